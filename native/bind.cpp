@@ -1,0 +1,3 @@
+// The Python face of the kernels.
+#include <nanobind/nanobind.h>
+NB_MODULE(_native, module) { (void)module; }

@@ -1,0 +1,5 @@
+"""``python -m terazi``."""
+
+from terazi.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""A model in another format: one module per target."""

@@ -1,0 +1,76 @@
+"""Files on disk: atomic writing and digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from terazi.errors import ExistsError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["atomic_write", "sha256", "write_bytes", "write_text"]
+
+_CHUNK = 1 << 22
+
+
+@contextmanager
+def atomic_write(path: Path | str, *, force: bool = False) -> Iterator[IO[bytes]]:
+    """Yield a binary file that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    The bytes go to a temporary name in the same directory, are flushed to the disk and renamed, so that no
+    reader ever sees half a file. Raises `ExistsError` when ``path`` exists and ``force`` is false.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise ExistsError(path)
+    if not path.parent.is_dir():
+        raise NotFoundError(f"{path.parent}: no such directory", hint="create it first")
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        if force:
+            Path(temporary).replace(path)
+        else:
+            os.link(temporary, path)  # fails, unlike rename, when somebody created it meanwhile
+            Path(temporary).unlink()
+    except FileExistsError:
+        raise ExistsError(path) from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: Path | str, data: bytes, *, force: bool = False) -> Path:
+    """Write a whole file atomically and return its path."""
+    with atomic_write(path, force=force) as file:
+        file.write(data)
+    return Path(path)
+
+
+def write_text(path: Path | str, text: str, *, force: bool = False) -> Path:
+    """Write a whole UTF-8 file atomically and return its path."""
+    return write_bytes(path, text.encode(), force=force)
+
+
+def sha256(path: Path | str) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, reading it in pieces."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Bytes on disk to a Model and back: detect, read, write."""

@@ -1,0 +1,7 @@
+"""What a model is, whatever file it came from: configuration, tokenizer, lazily read tensors, artifacts."""
+
+from terazi.model.artifact import Artifact
+from terazi.model.model import Config, Model, Tokenizer
+from terazi.model.tensor import Tensor
+
+__all__ = ["Artifact", "Config", "Model", "Tensor", "Tokenizer"]

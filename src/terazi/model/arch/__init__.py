@@ -1,0 +1,1 @@
+"""One module per model family: how to read its configuration and name its tensors."""

@@ -1,0 +1,1 @@
+"""Run an artifact in its engine; the only package that imports engines."""

@@ -1,0 +1,1 @@
+"""Candidates, limits, Pareto front and the recommendation with its reasons."""
