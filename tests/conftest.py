@@ -23,7 +23,17 @@ def _wheel(package: str, version: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
             subprocess.run(
-                [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", CACHE, f"{package}=={version}"],
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "-q",
+                    "--no-deps",
+                    "-d",
+                    CACHE,
+                    f"{package}=={version}",
+                ],
                 check=True,
             )
             (wheel,) = CACHE.glob(f"{package.replace('-', '_')}-{version}-*.whl")

@@ -38,7 +38,8 @@ def quantize_rows(
             raise UsageError("importance must be finite and not negative")
     elif kind.importance == "required":
         raise UsageError(
-            f"{kind.name} cannot be made without an importance matrix", hint="make one with `terazi calibrate`"
+            f"{kind.name} cannot be made without an importance matrix",
+            hint="make one with `terazi calibrate`",
         )
     return kernels.quantize(kind, x, importance, threads)
 
@@ -52,6 +53,6 @@ def dequantize_rows(q: np.ndarray, type: str, columns: int, *, threads: int = 0)
     q = np.ascontiguousarray(q, dtype=np.uint8)
     if q.ndim != 2 or q.shape[1] != kind.row_bytes(columns):
         raise UsageError(
-            f"{columns} weights of {kind.name} take {kind.row_bytes(columns)} bytes a row, got shape {q.shape}"
+            f"{columns} weights of {kind.name} take {kind.row_bytes(columns)} bytes a row: got {q.shape}"
         )
     return kernels.dequantize(kind, q, columns, threads)

@@ -20,8 +20,8 @@ Variant = Literal["base", "instruct", "embedding", "unknown"]
 class Config:
     """Hyperparameters under GGUF's names, whatever the source calls them.
 
-    ``architecture`` is GGUF's (``llama``, ``qwen3``, ``bert``). ``head_counts_kv`` has one entry per layer, so
-    that hybrids (0 = no attention there) and layer-wise grouped queries are exact. ``values`` keeps the other
+    ``architecture`` is GGUF's (``llama``, ``qwen3``, ``bert``). ``head_counts_kv`` has one entry per layer,
+    so that hybrids (0 = no attention there) and layer-wise grouped queries are exact. ``values`` keeps the other
     ``<architecture>.*`` keys by their short names (``rope.freq_base``, ``attention.layer_norm_rms_epsilon``).
     """
 
@@ -43,7 +43,10 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenizer:
-    """What a checkpoint says of its tokenizer. ``kind`` is GGUF's word: ``gpt2`` (byte BPE), ``llama``, ``bert``."""
+    """What a checkpoint says of its tokenizer.
+
+    ``kind`` is GGUF's word: ``gpt2`` (byte-level BPE), ``llama`` (SentencePiece), ``bert`` (WordPiece).
+    """
 
     kind: str
     vocabulary_size: int

@@ -88,7 +88,7 @@ class Tensor:
 
     @staticmethod
     def from_array(name: str, array: np.ndarray, type: str | None = None) -> Tensor:
-        """Wrap an array in memory. ``type`` defaults to the array's own (float32 -> F32, float16 -> F16, ...).
+        """Wrap an array in memory. ``type`` defaults to the array's own (float32 -> F32, ...).
 
         Pass ``type`` for bits that NumPy has no type for: BF16 as uint16[...].
         """
