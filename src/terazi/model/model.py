@@ -22,7 +22,7 @@ class Config:
 
     ``architecture`` is GGUF's (``llama``, ``qwen3``, ``bert``). ``head_counts_kv`` has one entry per layer,
     so that hybrids (0 = no attention there) and layer-wise grouped queries are exact. ``values`` keeps the
-    other ``<architecture>.*`` keys by their short names (``rope.freq_base``, ``attention.layer_norm_rms_epsilon``).
+    other ``<architecture>.*`` keys by their short names, such as ``rope.freq_base``.
     """
 
     architecture: str
