@@ -1,7 +1,7 @@
 """Every command that the documentation shows in a ``console`` block runs, in order, page by page.
 
 Lines that begin with ``$ `` are run in an empty directory that holds ``smollm2.gguf``, with a store that
-already has ``smollm2:135m``. A block fenced as ``sh`` is for the reader only (it needs hardware or a network).
+already has ``smollm2:135m``. A block fenced as ``sh`` is for the reader only (hardware or a network).
 """
 
 import os
