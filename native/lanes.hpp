@@ -13,7 +13,7 @@
 #ifndef TERAZI_ISA
 #error "compile with -DTERAZI_ISA=baseline, avx2 or avx512"
 #endif
-#define TERAZI_INLINE [[gnu::always_inline]] static inline
+#define TERAZI_INLINE [[gnu::always_inline]] inline
 
 namespace terazi::TERAZI_ISA {
 
