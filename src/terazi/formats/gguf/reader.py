@@ -15,6 +15,7 @@ from terazi.dtypes import TYPES_BY_ID
 from terazi.errors import FormatError, NotFoundError, UnsupportedError
 from terazi.formats.gguf.describe import describe
 from terazi.formats.gguf.values import Cursor
+from terazi.formats.mapped import MappedFile
 from terazi.model import Model, Tensor
 
 if TYPE_CHECKING:
@@ -225,19 +226,14 @@ def _locate(cursor: Cursor, entries: list[_Entry], alignment: int) -> dict[str, 
         end = entry.offset + entry.nbytes
         if base + end > len(cursor.data):
             raise cursor.fail(f"{what} ends at byte {base + end}, the file at {len(cursor.data)}")
-    tensors = {entry.name: _tensor(entry, cursor.data, base) for entry in entries}
+    mapped = MappedFile(cursor.data)
+    tensors = {entry.name: _tensor(entry, mapped, base) for entry in entries}
     if len(tensors) < len(entries):
         names = [entry.name for entry in entries]
         raise cursor.fail(f"tensor {next(n for n in names if names.count(n) > 1)!r} appears twice")
     return tensors
 
 
-def _tensor(entry: _Entry, data: mmap.mmap, base: int) -> Tensor:
-    flat = np.frombuffer(data, np.uint8, entry.nbytes, base + entry.offset)
-    matrix = flat.reshape(prod(entry.shape[:-1]), -1)
-    return Tensor(
-        name=entry.name,
-        shape=entry.shape,
-        type=entry.type,
-        read=lambda start, stop: matrix[start:stop],
-    )
+def _tensor(entry: _Entry, mapped: MappedFile, base: int) -> Tensor:
+    read = mapped.rows(base + entry.offset, entry.nbytes, prod(entry.shape[:-1]))
+    return Tensor(name=entry.name, shape=entry.shape, type=entry.type, read=read)

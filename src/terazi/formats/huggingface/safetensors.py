@@ -11,10 +11,9 @@ import mmap
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from terazi.dtypes import TYPES
 from terazi.errors import FormatError, UnsupportedError
+from terazi.formats.mapped import MappedFile
 from terazi.model import Tensor
 
 if TYPE_CHECKING:
@@ -71,7 +70,8 @@ def read(path: Path) -> dict[str, Tensor]:
         if start < end:
             raise FormatError(path, f"tensor {name!r} overlaps another tensor", hint=_HINT)
         end = stop
-    return {entry[0]: _tensor(data, base, *entry) for entry in entries}
+    mapped = MappedFile(data)
+    return {entry[0]: _tensor(mapped, base, *entry) for entry in entries}
 
 
 def parse_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _entry(path: Path, name: str, value: Any, room: int) -> tuple[str, str, tupl
 
 
 def _tensor(
-    data: mmap.mmap, base: int, name: str, kind: str, shape: tuple[int, ...], start: int, stop: int
+    mapped: MappedFile, base: int, name: str, kind: str, shape: tuple[int, ...], start: int, stop: int
 ) -> Tensor:
-    matrix = np.frombuffer(data, np.uint8, stop - start, base + start).reshape(prod(shape[:-1]), -1)
-    return Tensor(name=name, shape=shape, type=kind, read=lambda low, high: matrix[low:high])
+    read = mapped.rows(base + start, stop - start, prod(shape[:-1]))
+    return Tensor(name=name, shape=shape, type=kind, read=read)
