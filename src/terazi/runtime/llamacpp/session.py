@@ -275,7 +275,7 @@ class Session:
             )
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         written: list[str] = []
-        count, ending = 0, "length"
+        count, steps, ending = 0, 0, "length"
         sampler = self._sampler(temperature, seed)
         try:
             self.forget()
@@ -293,6 +293,7 @@ class Session:
                     on_text(text)
                 if count < min(max_tokens, room):
                     self.run(np.array([token]), start=position)
+                    steps += 1
             end = time.perf_counter()
         finally:
             self.library.llama_sampler_free(sampler)
@@ -304,7 +305,7 @@ class Session:
             tokens=count,
             prompt_tokens=len(tokens),
             prompt_speed=len(tokens) / (decoding - start),
-            decode_speed=count / (end - decoding),
+            decode_speed=steps / (end - decoding),
             ending=ending,
         )
 

@@ -31,7 +31,8 @@ def memory() -> tuple[int, int]:
         return peak, peak
     values = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Vm"))
     # ru_maxrss would not do on Linux: a child starts with its parent's peak.
-    return tuple(int(values[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    now, peak = (int(values[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, peak
 
 
 class Worker:
