@@ -1,0 +1,58 @@
+"""Chat messages to prompt text, by the Jinja template that a model carries.
+
+Templates come with models, so they are untrusted: they run in Jinja's immutable sandbox, and engines render
+them in a child process with a time limit. The names offered to templates are those Hugging Face transformers
+offers, which is what models are written for.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from terazi.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["render"]
+
+_LIMIT = 1 << 22
+
+
+def render(template: str, messages: Sequence[Mapping[str, str]], *, bos: str = "", eos: str = "") -> str:
+    """Return the prompt that asks for the assistant's next message; raises `EngineError` with the reason."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    def tojson(value: Any, indent: int | None = None) -> str:
+        return json.dumps(value, ensure_ascii=False, indent=indent)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    pieces, length = [], 0
+    try:
+        stream = environment.from_string(template).generate(
+            messages=[dict(message) for message in messages],
+            add_generation_prompt=True,
+            bos_token=bos,
+            eos_token=eos,
+        )
+        for piece in stream:
+            pieces.append(piece)
+            length += len(piece)
+            if length > _LIMIT:
+                raise EngineError("the model's chat template writes without end")
+    except TemplateError as error:
+        raise EngineError(f"the model's chat template failed: {error}") from None
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        raise EngineError(f"the model's chat template failed: {type(error).__name__}: {error}") from None
+    return "".join(pieces)

@@ -1,0 +1,126 @@
+"""What every engine offers, whichever runtime it wraps."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    import numpy as np
+
+__all__ = ["Engine", "Generation", "Timings", "default_threads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Text that a model wrote: ``tokens`` of it after ``prompt_tokens``; speeds in tokens per second.
+
+    ``ending`` is ``"stop"`` when the model ended by itself and ``"length"`` when a limit cut it.
+    """
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+    prompt_speed: float
+    decode_speed: float
+    ending: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds that each repeat took: a prompt of ``prompt_tokens`` at once, ``decode_tokens`` one by one."""
+
+    prompt_tokens: int
+    prompt_seconds: tuple[float, ...]
+    decode_tokens: int
+    decode_seconds: tuple[float, ...]
+
+
+class Engine(ABC):
+    """A loaded model, closed at the end of its ``with`` block.
+
+    `logits` and `close` are what a runtime must have; the others raise unless the runtime can do them.
+    ``context`` is the longest sequence in tokens, ``vocabulary`` the number of logits per position,
+    ``load_time`` seconds, ``runtime`` the engine's name and version.
+    """
+
+    context: int
+    vocabulary: int
+    threads: int
+    load_time: float
+    runtime: str
+
+    @abstractmethod
+    def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
+        """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
+
+    def stream_logits(self, windows: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
+        """Yield `logits` of each row of ``windows`` (int32[n, length]); the next row may run meanwhile."""
+        for window in windows:
+            yield self.logits(window.tolist(), first=first)
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Return token ids, with the model's own begin and end tokens when ``add_special``."""
+        raise NotImplementedError
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        raise NotImplementedError
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Return one unit vector per text: float32[len(texts), dimensions]."""
+        raise NotImplementedError
+
+    def generate(
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.8,
+        seed: int = 0,
+        on_text: Callable[[str], object] | None = None,
+    ) -> Generation:
+        """Continue a text, or answer chat messages (``role``, ``content``) by the model's own template."""
+        raise NotImplementedError
+
+    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int) -> Timings:
+        """Time a prompt and single-token steps ``repeats`` times, after a warm-up."""
+        raise NotImplementedError
+
+    @property
+    def peak_memory(self) -> int:
+        """Largest resident size so far in bytes, mapped weights included, of the engine's own process."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything; closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def default_threads() -> int:
+    """Return how many processors this process may use: its affinity, lowered by a cgroup v2 quota."""
+    try:
+        usable = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        usable = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        usable = min(usable, int(quota) // int(period))
+    except (OSError, ValueError):  # no cgroup v2, or quota "max"
+        pass
+    return max(1, usable)

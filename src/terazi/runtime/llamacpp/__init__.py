@@ -1,0 +1,144 @@
+"""Run GGUF files in llama.cpp, in a child process whose crash is an error and not the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from terazi.errors import NotFoundError, UsageError
+from terazi.runtime.engine import Engine, Generation, Timings, default_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+
+__all__ = ["LlamaCpp", "open_engine"]
+
+
+def open_engine(
+    path: Path | str,
+    *,
+    context: int = 512,
+    threads: int | None = None,
+    embedding: bool = False,
+    timeout: float = 600,
+) -> LlamaCpp:
+    """Load a GGUF file into llama.cpp and return the engine; use it in a ``with`` block.
+
+    ``context`` is the longest sequence in tokens. ``threads`` defaults to the processors this process may
+    use. ``embedding`` opens the model for `embed` instead of logits and generation. A call that stays silent
+    for ``timeout`` seconds is stopped. Raises `EngineError` with llama.cpp's reason when it cannot be loaded.
+    """
+    return LlamaCpp(Path(path), context=context, threads=threads, embedding=embedding, timeout=timeout)
+
+
+class LlamaCpp(Engine):
+    """The parent's side of a llama.cpp child process; one call at a time, from any thread."""
+
+    def __init__(
+        self, path: Path, *, context: int, threads: int | None, embedding: bool, timeout: float
+    ) -> None:
+        from terazi.runtime.child import Child
+        from terazi.runtime.llamacpp import library
+
+        if not path.is_file():
+            raise NotFoundError(f"{path}: no such file")
+        if not 0 < context < 1 << 31:
+            raise UsageError(f"a context of {context} tokens makes no sense")
+        self.runtime = f"llama.cpp (xllamacpp {library.version()})"
+        self.threads = default_threads() if threads is None else threads
+        if self.threads < 1:
+            raise UsageError(f"{self.threads} threads make no sense")
+        self.context = context
+        self._child = Child("terazi.runtime.llamacpp.worker", timeout=timeout)
+        try:
+            opened = self._child.call(
+                "open", path=str(path.resolve()), context=context, threads=self.threads, embedding=embedding
+            ).values
+        except BaseException:
+            self._child.close()
+            raise
+        self.load_time = float(opened["load_time"])
+        self.vocabulary = int(opened["vocabulary"])
+        self.dimensions = int(opened["dimensions"])
+        self.trained_context = int(opened["trained_context"])
+        self.begin_token: int | None = int(opened["bos"]) if opened["adds_bos"] else None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._child.pid
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Return token ids; special tokens written in ``text`` stay text."""
+        return self._child.call("tokenize", text=text, add_special=add_special).arrays[0].tolist()
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        import numpy as np
+
+        return self._child.call("detokenize", np.asarray(tokens, np.int32)).values["text"]
+
+    def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
+        """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
+        import numpy as np
+
+        (logits,) = self.stream_logits(np.asarray(tokens, np.int32)[None], first=first)
+        return logits
+
+    def stream_logits(self, windows: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
+        """Yield `logits` per row of int32[n, length]; the child runs the next row meanwhile."""
+        for message in self._child.stream("logits", windows, first=first):
+            yield from message.arrays
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Return one unit vector per text, pooled as the file says: float32[len(texts), dimensions]."""
+        return self._child.call("embed", texts=list(texts)).arrays[0]
+
+    def generate(
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.8,
+        seed: int = 0,
+        on_text: Callable[[str], object] | None = None,
+    ) -> Generation:
+        """Continue a text, or answer chat messages by the template in the file.
+
+        Temperature 0 takes the likeliest token. Otherwise top-k 40, top-p 0.95 and min-p 0.05 filter before a
+        draw that ``seed`` makes repeatable. ``on_text`` receives the text in pieces as it is written.
+        """
+        asked = prompt if isinstance(prompt, str) else [dict(message) for message in prompt]
+        values: Mapping = {}
+        for message in self._child.stream(
+            "generate", prompt=asked, max_tokens=max_tokens, temperature=temperature, seed=seed
+        ):
+            values = message.values
+            if values["kind"] == "event" and on_text is not None:
+                on_text(values["text"])
+        return Generation(**{key: value for key, value in values.items() if key != "kind"})
+
+    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int) -> Timings:
+        """Time a prompt of random tokens and single steps after it, ``repeats`` times after a warm-up."""
+        result = self._child.call(
+            "time", prompt_tokens=prompt_tokens, decode_tokens=decode_tokens, repeats=repeats
+        ).values
+        return Timings(
+            prompt_tokens, tuple(result["prompt_seconds"]), decode_tokens, tuple(result["decode_seconds"])
+        )
+
+    @property
+    def peak_memory(self) -> int:
+        """Largest resident size of the child so far in bytes, interpreter and mapped weights included."""
+        return int(self._child.call("memory").values["peak"])
+
+    @property
+    def base_memory(self) -> int:
+        """Resident size of the child in bytes before the model was loaded."""
+        return int(self._child.call("memory").values["before"])
+
+    def close(self) -> None:
+        """End the child process; closing twice is harmless."""
+        self._child.close()

@@ -1,0 +1,125 @@
+"""The child process of the llama.cpp engine: ``python -m terazi.runtime.llamacpp.worker``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from terazi.errors import EngineError
+from terazi.runtime.child import Message, serve
+from terazi.runtime.llamacpp.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Emit = Callable[[Message], None]
+
+__all__ = ["Worker", "memory"]
+
+
+def memory() -> tuple[int, int]:
+    """Return this process's resident size now and at its highest, in bytes, mapped files included."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
+        return peak, peak
+    values = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Vm"))
+    # ru_maxrss would not do on Linux: a child starts with its parent's peak.
+    now, peak = (int(values[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, peak
+
+
+class Worker:
+    """The operations of one engine; ``open`` comes first."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._before = 0
+
+    @property
+    def session(self) -> Session:
+        """The open session."""
+        if self._session is None:
+            raise EngineError("no model is open")
+        return self._session
+
+    def open(self, call: Message, emit: Emit) -> Message:
+        """Load a model."""
+        from terazi.runtime.llamacpp import library
+
+        library.load()
+        self._before = memory()[0]
+        values = call.values
+        self._session = session = Session(
+            values["path"],
+            context=values["context"],
+            threads=values["threads"],
+            embedding=values["embedding"],
+        )
+        return Message(
+            {
+                "load_time": session.load_time,
+                "vocabulary": session.vocabulary_size,
+                "dimensions": session.dimensions,
+                "trained_context": session.trained_context,
+                "adds_bos": bool(session.library.llama_vocab_get_add_bos(session.vocabulary)),
+                "bos": int(session.library.llama_vocab_bos(session.vocabulary)),
+            }
+        )
+
+    def tokenize(self, call: Message, emit: Emit) -> Message:
+        """Text to token ids."""
+        tokens = self.session.tokenize(call.values["text"], add_special=call.values["add_special"])
+        return Message(arrays=[tokens])
+
+    def detokenize(self, call: Message, emit: Emit) -> Message:
+        """Token ids to text."""
+        return Message({"text": self.session.detokenize(call.arrays[0])})
+
+    def logits(self, call: Message, emit: Emit) -> Message:
+        """One event with logits per row of the array of windows."""
+        for window in call.arrays[0]:
+            emit(Message(arrays=[self.session.logits(window, first=call.values["first"])]))
+        return Message()
+
+    def embed(self, call: Message, emit: Emit) -> Message:
+        """Texts to unit vectors."""
+        return Message(arrays=[self.session.embed(call.values["texts"])])
+
+    def generate(self, call: Message, emit: Emit) -> Message:
+        """One event per piece of text."""
+        values = call.values
+        generation = self.session.generate(
+            values["prompt"],
+            max_tokens=values["max_tokens"],
+            temperature=values["temperature"],
+            seed=values["seed"],
+            on_text=lambda text: emit(Message({"text": text})),
+        )
+        return Message(asdict(generation))
+
+    def time(self, call: Message, emit: Emit) -> Message:
+        """Seconds per repeat."""
+        values = call.values
+        prompts, decodes = self.session.time(
+            prompt_tokens=values["prompt_tokens"],
+            decode_tokens=values["decode_tokens"],
+            repeats=values["repeats"],
+        )
+        return Message({"prompt_seconds": prompts, "decode_seconds": decodes})
+
+    def memory(self, call: Message, emit: Emit) -> Message:
+        """Resident bytes at the highest, and before the model was loaded."""
+        return Message({"peak": memory()[1], "before": self._before})
+
+
+if __name__ == "__main__":
+    worker = Worker()
+    names = ("open", "tokenize", "detokenize", "logits", "embed", "generate", "time", "memory")
+    serve({name: getattr(worker, name) for name in names})
