@@ -27,7 +27,14 @@ struct Family {
 #define TERAZI_FAMILIES(X) \
     X(floats)              \
     X(legacy)              \
-    X(k_quants)
+    X(k_quants)            \
+    X(iq1)                 \
+    X(iq2)                 \
+    X(iq3)                 \
+    X(iq4)                 \
+    X(fp4)                 \
+    X(ternary)             \
+    X(binary)
 
 #define TERAZI_DECLARE(name) extern const Family name;
 namespace baseline { TERAZI_FAMILIES(TERAZI_DECLARE) }
