@@ -19,9 +19,9 @@ from terazi.formats.mapped import MappedFile
 from terazi.model import Model, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["ALIGNMENT", "MAGIC", "Contents", "detect", "read", "read_contents", "shard_path"]
+__all__ = ["ALIGNMENT", "MAGIC", "Contents", "detect", "read", "read_contents", "shard_path", "tensor_parts"]
 
 MAGIC = b"GGUF"
 ALIGNMENT = 32
@@ -95,6 +95,11 @@ def read_contents(path: Path | str) -> Contents:
     if missing:
         raise NotFoundError(f"{missing}: part of a split model is missing", hint=f"all {count} are needed")
     return _join(files, count)
+
+
+def tensor_parts(files: Sequence[Path]) -> dict[str, int]:
+    """Return which of a split model's files (from 0) holds each tensor."""
+    return {name: part for part, file in enumerate(files) for name in _read_file(file)[1]}
 
 
 def shard_path(stem: str, part: int, count: int) -> str:
