@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from terazi.calibrate import Calibration
     from terazi.model import Model
 
-__all__ = ["Entry", "Importance", "Plan", "make_plan"]
+__all__ = ["Entry", "Importance", "Plan", "expert_count", "make_plan", "plain_shape"]
 
 _QUANTIZATION_VERSION = 2  # of ggml's block layouts (GGML_QNT_VERSION)
 _VERSION = 1
@@ -194,9 +194,7 @@ def make_plan(
     facts = Facts.of(model.config, names, importance=calibration is not None)
     schemes = recipe.schemes(tensors, facts)
     entries = [
-        Entry(
-            t.name, _without_ones(t.shape), t.type, scheme.type, scheme.reason, parts[t.name] if parts else 0
-        )
+        Entry(t.name, plain_shape(t.shape), t.type, scheme.type, scheme.reason, parts[t.name] if parts else 0)
         for t, scheme in zip(tensors, schemes, strict=True)
     ]
     plan = Plan(
@@ -291,11 +289,16 @@ def _checked(entry: Entry) -> Entry:
     return replace(entry, type=kind.name)
 
 
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Drop leading axes of one, as ggml does when it writes."""
     while len(shape) > 1 and shape[0] == 1:
         shape = shape[1:]
     return shape
+
+
+def expert_count(shape: tuple[int, ...]) -> int:
+    """Return how many matrices are stacked: each has importance of its own."""
+    return prod(shape[:-2])
 
 
 def _padded(nbytes: int, alignment: int) -> int:

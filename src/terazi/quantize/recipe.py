@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from terazi.dtypes import dtype
-from terazi.errors import UsageError
+from terazi.errors import UnsupportedError, UsageError
 from terazi.quantize.mixture import Mixture, is_quantizable, role, row_fallback
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Recipe:
         """
         mixture = Mixture(self.preset, facts)
         chosen = [self._scheme(tensor, mixture) for tensor in tensors]
+        for tensor, scheme in zip(tensors, chosen, strict=True):
+            if scheme.type != tensor.type and dtype(tensor.type).importance == "none":
+                raise UnsupportedError(
+                    f"tensor {tensor.name} is stored as {tensor.type} and cannot become {scheme.type}"
+                )
         misfits = [
             (tensor, scheme)
             for tensor, scheme in zip(tensors, chosen, strict=True)
