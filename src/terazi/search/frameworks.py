@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["framework"]
 
 _WHY = {
-    "llama.cpp": "runs GGUF on any processor with hand-written kernels for every type from 1 to 8 bits, and maps "
-    "the file instead of reading it",
+    "llama.cpp": "runs GGUF on any processor with hand-written kernels for every type from 1 to 8 bits, and "
+    "maps the file instead of reading it",
     "mlx": "uses the GPU and unified memory of Apple silicon without copies",
     "onnxruntime": "reaches NPUs and other accelerators through its execution providers, and suits encoders "
     "and models from other frameworks",
