@@ -14,16 +14,18 @@ import numpy as np
 from terazi.convert.tokenizer import tokenizer_metadata
 from terazi.dtypes import dtype
 from terazi.errors import FormatError, UnsupportedError, UsageError
-from terazi.model import Model, Tensor
+from terazi.files import sha256
+from terazi.model import Artifact, Model, Tensor
 from terazi.model.arch import architecture, settings
 from terazi.model.arch.change import recoded
 from terazi.model.arch.table import Architecture, Source, To
 from terazi.model.tensor import concatenate_rows
+from terazi.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["to_gguf"]
+__all__ = ["to_gguf", "write"]
 
 _WRAPPERS = re.compile(
     r"^(?:(?:model|language_model|transformer|gpt_neox|backbone|bert|roberta|distilbert|text_model)\.)+"
@@ -74,6 +76,25 @@ def to_gguf(model: Model, *, type: str | None = None, pre: str | None = None) ->
             raise
         raise FormatError(model.path / str(error.path), error.problem, hint=error.hint) from None
     return _described(model, metadata, tensors)
+
+
+def write(model: Model, output: Path | str, *, force: bool = False, progress: Progress = silent) -> Artifact:
+    """Write a GGUF model (from `to_gguf`) to a file. Raises `ExistsError` unless ``force``."""
+    from importlib.metadata import version
+
+    from terazi.formats import gguf
+
+    path = gguf.write(output, model.metadata, list(model.tensors.values()), force=force, progress=progress)
+    return Artifact(
+        path=path,
+        format="gguf",
+        files=(path,),
+        size=path.stat().st_size,
+        digest=sha256(path),
+        label=next(name for name, id in _FILE_TYPES.items() if id == model.metadata["general.file_type"]),
+        license=model.license,
+        versions={"terazi": version("terazi")},
+    )
 
 
 def _described(model: Model, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Model:

@@ -12,7 +12,7 @@ from terazi.model.arch.table import Architecture, Reader, Source, To, constant, 
 
 __all__ = ["ARCHITECTURES", "ENCODER", "LAYERS"]
 
-ENCODER: Mapping[str, Reader] = {
+ENCODER: dict[str, Reader] = {
     "block_count": integer("num_hidden_layers"),
     "context_length": integer("max_position_embeddings"),
     "embedding_length": integer("hidden_size"),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from terazi.model.arch.rope import ROPE
 from terazi.model.arch.table import Reader, To, head_size, integer, real
 
 __all__ = ["ATTENTION", "EXPERTS", "GATED", "HEAD", "PARAMETERS", "SHARED_EXPERT", "TENSORS"]
 
-Names = Mapping[str, str | To | tuple[str | To, ...] | None]
+Names = dict[str, str | To | tuple[str | To, ...] | None]
 
-PARAMETERS: Mapping[str, Reader] = {
+PARAMETERS: dict[str, Reader] = {
     "block_count": integer("num_hidden_layers"),
     "context_length": integer("max_position_embeddings"),
     "embedding_length": integer("hidden_size"),

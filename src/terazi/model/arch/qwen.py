@@ -13,7 +13,7 @@ QUERY_KEY_NORMS = {
 }
 
 MIXTURE = PARAMETERS | {
-    "expert_count": integer("num_experts"),
+    "expert_count": integer("num_experts", "num_local_experts"),
     "expert_used_count": integer("num_experts_per_tok"),
     "expert_feed_forward_length": integer("moe_intermediate_size"),
 }
