@@ -8,12 +8,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from terazi.api import convert
+    from terazi.api import convert, quantize, quantize_collection
     from terazi.codecs import dequantize_rows, quantize_rows
     from terazi.dtypes import TYPES
     from terazi.errors import TeraziError
 
-__all__ = ["TYPES", "TeraziError", "convert", "dequantize_rows", "quantize_rows"]
+__all__ = [
+    "TYPES",
+    "TeraziError",
+    "convert",
+    "dequantize_rows",
+    "quantize",
+    "quantize_collection",
+    "quantize_rows",
+]
 
 # Public name -> module; imported on first use so that `import terazi` costs nothing.
 _HOME = {
@@ -21,6 +29,8 @@ _HOME = {
     "TeraziError": "terazi.errors",
     "convert": "terazi.api",
     "dequantize_rows": "terazi.codecs",
+    "quantize": "terazi.api",
+    "quantize_collection": "terazi.api",
     "quantize_rows": "terazi.codecs",
 }
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from terazi.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from terazi.calibrate import Calibration
     from terazi.model import Artifact, Model
+    from terazi.quantize import Plan
 
-__all__ = ["convert"]
+__all__ = ["convert", "quantize", "quantize_collection"]
 
 
 def convert(
@@ -42,3 +45,56 @@ def convert(
         raise UsageError(f"{opened.path} is GGUF already", hint="`terazi quantize` makes other types of it")
     made = gguf.to_gguf(opened, type=type, pre=pre)
     return gguf.write(made, output, force=force, progress=progress)
+
+
+def quantize(
+    model: Model | Path | str,
+    recipe: Plan | str = "Q4_K_M",
+    *,
+    output: Path | str,
+    calibration: Calibration | None = None,
+    threads: int = 0,
+    force: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> Artifact:
+    """Write a smaller GGUF file of a GGUF or Hugging Face model; the bytes are those of llama.cpp's own tool.
+
+    ``recipe`` is a preset's name or a finished plan. ``calibration`` weighs the rounding. ``options`` are
+    those of `terazi.quantize.make_plan`: ``overrides``, ``pure``, ``keep_split`` and so on. Raises
+    `UsageError` for what cannot be, `FormatError` for damaged weights, `ExistsError` unless ``force``.
+    """
+    from terazi.quantize import apply, make_plan, open_source
+
+    source = open_source(model)
+    if isinstance(recipe, str):
+        recipe = make_plan(source, recipe, calibration=calibration, **options)
+    return apply(
+        recipe, source, output, calibration=calibration, threads=threads, force=force, progress=progress
+    )
+
+
+def quantize_collection(
+    model: Model | Path | str,
+    presets: Sequence[str] = (),
+    *,
+    output: Path | str,
+    calibration: Calibration | None = None,
+    threads: int = 0,
+    force: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> list[Artifact]:
+    """Write a series of quantized files into the directory ``output``; every weight is read once.
+
+    Without ``presets`` it is the usual series, from Q8_0 down to the smallest that ``calibration`` allows.
+    ``options`` and errors are those of `quantize`. No file appears unless all are complete.
+    """
+    from terazi.quantize import apply_many, collection_path, open_source, plan_collection
+
+    source = open_source(model)
+    plans = plan_collection(source, presets, calibration=calibration, **options)
+    paths = [collection_path(output, source, plan) for plan in plans]
+    return apply_many(
+        plans, source, paths, calibration=calibration, threads=threads, force=force, progress=progress
+    )
