@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from terazi.api import convert, quantize, quantize_collection
+    from terazi.api import convert, inspect, open_model, quantize, quantize_collection
     from terazi.codecs import dequantize_rows, quantize_rows
     from terazi.dtypes import TYPES
     from terazi.errors import TeraziError
@@ -18,6 +18,8 @@ __all__ = [
     "TeraziError",
     "convert",
     "dequantize_rows",
+    "inspect",
+    "open_model",
     "quantize",
     "quantize_collection",
     "quantize_rows",
@@ -29,6 +31,8 @@ _HOME = {
     "TeraziError": "terazi.errors",
     "convert": "terazi.api",
     "dequantize_rows": "terazi.codecs",
+    "inspect": "terazi.api",
+    "open_model": "terazi.api",
     "quantize": "terazi.api",
     "quantize_collection": "terazi.api",
     "quantize_rows": "terazi.codecs",

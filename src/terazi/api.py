@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from terazi.calibrate import Calibration
     from terazi.model import Artifact, Model
+    from terazi.model.description import Description
+    from terazi.model.license import Use
     from terazi.quantize import Plan
 
-__all__ = ["convert", "quantize", "quantize_collection"]
+__all__ = ["convert", "inspect", "open_model", "quantize", "quantize_collection"]
 
 
 def convert(
@@ -45,6 +47,24 @@ def convert(
         raise UsageError(f"{opened.path} is GGUF already", hint="`terazi quantize` makes other types of it")
     made = gguf.to_gguf(opened, type=type, pre=pre)
     return gguf.write(made, output, force=force, progress=progress)
+
+
+def open_model(model: Path | str) -> Model:
+    """Open a checkpoint in any known format; only headers are read. See `terazi.formats.open_model`."""
+    from terazi.formats import open_model
+
+    return open_model(model)
+
+
+def inspect(model: Model | Path | str, *, context: int | None = None, use: Use = "commercial") -> Description:
+    """Describe a model from its headers: types, licence, runtimes, and memory at ``context`` tokens.
+
+    See `terazi.model.description.describe` for the defaults. Raises what `open_model` raises.
+    """
+    from terazi.model import Model
+    from terazi.model.description import describe
+
+    return describe(model if isinstance(model, Model) else open_model(model), context=context, use=use)
 
 
 def quantize(
