@@ -89,12 +89,13 @@ class Worker:
     def time(self, call: Message, emit: Emit) -> Message:
         """Seconds per repeat."""
         values = call.values
-        prompts, decodes = self.session.time(
+        prompts, decodes, share = self.session.time(
             prompt_tokens=values["prompt_tokens"],
             decode_tokens=values["decode_tokens"],
             repeats=values["repeats"],
+            seconds=values["seconds"],
         )
-        return Message({"prompt_seconds": prompts, "decode_seconds": decodes})
+        return Message({"prompt_seconds": prompts, "decode_seconds": decodes, "processor_share": share})
 
     def memory(self, call: Message, emit: Emit) -> Message:
         """Resident bytes at the highest, and before the model was loaded."""
