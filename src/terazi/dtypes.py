@@ -119,7 +119,7 @@ OTHER_TYPES: Mapping[str, DType] = MappingProxyType(
         )
     }
 )
-"""Element types of other formats' files (ONNX initializers, MLX packed words): described, never decoded alone."""
+"""Element types of other formats (ONNX initializers, MLX packed words): described, never decoded alone."""
 
 
 def dtype(name: str) -> DType:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize_onnx"]
 
-_SPARED_GROUP = 128
+_SPARED_GROUP = 512
 _SENSITIVITY_TEXTS = 16
 _LARGEST_FILE = 2_000_000_000
 
@@ -60,8 +60,10 @@ def quantize_onnx(
     if chosen.kind in ("static", "float16"):
         from terazi.runtime.onnxruntime import tools
 
-        write = tools.to_float16 if chosen.kind == "float16" else tools.quantize_static
-        proto = write(source, **({"texts": texts} if chosen.kind == "static" else {}))
+        if chosen.kind == "float16":
+            proto = tools.to_float16(source)
+        else:
+            proto = tools.quantize_static(source, texts=texts)
     else:
         proto = _rewrite(source, chosen, texts, threads, progress)
     if proto.ByteSize() >= _LARGEST_FILE:
@@ -72,7 +74,7 @@ def quantize_onnx(
 def write_directory(
     proto: ModelProto, output: Path, origin: Path, files: Sequence[Path], *, force: bool
 ) -> Path:
-    """Write model.onnx and copies of the model's other files into ``output``, appearing whole or not at all."""
+    """Write model.onnx and copies of the model's other files into ``output``, whole or not at all."""
     proto.metadata_props.add(key="producer", value="terazi")
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         directory = Path(temporary) / "model"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -25,7 +25,7 @@ _SMALLEST_TABLE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A constant weight of a MatMul or Gemm node, seen as [outputs, inputs], or of a Gather: [rows, width]."""
+    """A constant weight of a MatMul or Gemm node, as [outputs, inputs]; or of a Gather: [rows, width]."""
 
     node: str
     input: str
@@ -198,7 +198,7 @@ class Rewrite:
         self._added[name] = numpy_helper.from_array(values, name)
         return name
 
-    def _replace(self, node: NodeProto, operator: str, inputs: list[str], **attributes: int) -> None:
+    def _replace(self, node: NodeProto, operator: str, inputs: list[str], **attributes: Any) -> None:
         self._replaced[node.name] = [
             helper.make_node(
                 operator, inputs, list(node.output), name=node.name, domain=_CONTRIB, **attributes

@@ -20,7 +20,7 @@ class OnnxRecipe:
 
     ``kind``: ``dynamic`` multiplies in int8 with activations quantized on the fly, ``weights`` stores weights
     in groups and multiplies in float (MatMulNBits), ``static`` writes QDQ pairs from calibration, ``float16``
-    halves every float. ``spared`` is the share of matrix weights, those measured to suffer most, that get 8-bit
+    halves every float. ``spared`` is the share of matrix weights, the worst by measurement, that get 8-bit
     groups and float activations instead. Embedding tables take ``embedding_bits``.
     """
 

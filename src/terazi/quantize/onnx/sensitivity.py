@@ -47,7 +47,7 @@ def spared(matrices: Sequence[Matrix], errors: Mapping[str, float], share: float
 
 
 def fitting_group(wanted: int, columns: int) -> int:
-    """Return the largest power of two up to ``wanted`` (and not below 16) that divides ``columns``, else 0."""
+    """Return the largest power of two up to ``wanted`` (from 16 on) that divides ``columns``, else 0."""
     size = wanted
     while size >= 16 and columns % size:
         size //= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,12 @@ from terazi.errors import MissingExtraError, NotFoundError, UnsupportedError
 from terazi.runtime.engine import Engine, default_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
+    from onnx import ModelProto
 
-__all__ = ["OnnxRuntime", "open_engine"]
+__all__ = ["OnnxRuntime", "open_engine", "open_graph"]
 
 
 def open_engine(
@@ -25,6 +27,23 @@ def open_engine(
     reason when the model cannot be loaded.
     """
     return OnnxRuntime(Path(path), context=context, threads=threads, timeout=timeout)
+
+
+@contextmanager
+def open_graph(graph: ModelProto, beside: Path, *, threads: int | None = None) -> Iterator[OnnxRuntime]:
+    """Run a graph in memory as if it were saved in the directory of ``beside``, where its tokenizer is."""
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="terazi-") as temporary:
+        path = Path(temporary) / "model.onnx"
+        path.write_bytes(graph.SerializeToString())
+        for name in ("tokenizer.json", "1_Pooling/config.json"):
+            if (beside.parent / name).is_file():
+                (path.parent / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(beside.parent / name, path.parent / name)
+        with open_engine(path, context=128, threads=threads) as engine:
+            yield engine
 
 
 class OnnxRuntime(Engine):
@@ -72,6 +91,11 @@ class OnnxRuntime(Engine):
     def gram(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Return, per output [batch, tokens, n], the sum of ``x xT`` over the tokens: float32[n, n]."""
         arrays = self._child.call("gram", texts=list(texts)).arrays
+        return dict(zip(self.outputs, arrays, strict=True))
+
+    def activations(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return, per output [batch, tokens, n], its rows at real tokens of ``texts``: float32[rows, n]."""
+        arrays = self._child.call("activations", texts=list(texts)).arrays
         return dict(zip(self.outputs, arrays, strict=True))
 
     def latencies(self, *, batch: int, tokens: int, repeats: int) -> list[float]:

@@ -46,7 +46,7 @@ class Session:
     def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return every output, in the model's order."""
         try:
-            return self._session.run(None, feeds)
+            return [np.asarray(output) for output in self._session.run(None, feeds)]
         except Exception as error:
             raise EngineError(f"onnxruntime: {_first_line(error)}") from None
 

@@ -51,6 +51,12 @@ class Worker:
         """Texts to unit vectors."""
         return Message(arrays=[self.session.embed(call.values["texts"])])
 
+    def activations(self, call: Message, emit: Emit) -> Message:
+        """The outputs at real tokens of ``texts``, which are run as one batch."""
+        feeds = self.session.feeds(call.values["texts"])
+        kept = feeds["attention_mask"].astype(bool)
+        return Message(arrays=[states[kept].astype(np.float32) for states in self.session.run(feeds)])
+
     def gram(self, call: Message, emit: Emit) -> Message:
         """Sum over all tokens of ``texts`` of x xT, per output of the model."""
         session, sums = self.session, {}
@@ -75,4 +81,5 @@ class Worker:
 
 if __name__ == "__main__":
     worker = Worker()
-    serve({name: getattr(worker, name) for name in ("open", "run", "embed", "gram", "time", "memory")})
+    names = ("open", "run", "embed", "activations", "gram", "time", "memory")
+    serve({name: getattr(worker, name) for name in names})
