@@ -17,7 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["architecture", "architectures", "settings"]
 
-_MODULES = ("bert", "llama", "qwen")
+_MODULES = (
+    "bert",
+    "cohere",
+    "gemma",
+    "gpt",
+    "granite",
+    "lfm2",
+    "llama",
+    "mamba",
+    "modernbert",
+    "olmo",
+    "phi",
+    "qwen",
+    "starcoder2",
+)
 
 
 def architectures() -> Iterator[Architecture]:
@@ -31,9 +45,8 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     names = config.get("architectures")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
         raise FormatError("config.json", "has no architectures, so nothing says what the weights are")
-    tables = {
-        name: table for table in architectures() for name in table.classes if table.when(settings(config))
-    }
+    values = settings(config)
+    tables = {name: table for table in architectures() if table.when(values) for name in table.classes}
     found = next((tables[name] for name in names if name in tables), None)
     if found is None:
         near = get_close_matches(names[0], tables, n=1, cutoff=0)[0]
@@ -41,6 +54,12 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
             f"{names[0]} has no table for GGUF; the nearest supported architecture is {near}",
             hint="see docs/guides/convert.md on how to add a table to src/terazi/model/arch",
         )
+    for key, allowed in found.expects.items():
+        if values.get(key) is not None and values[key] not in allowed:
+            raise UnsupportedError(
+                f"{names[0]} with {key} = {str(values[key])[:80]} does not run in llama.cpp, "
+                f"whose graph has {' or '.join(map(str, allowed))}"
+            )
     return found
 
 

@@ -25,9 +25,9 @@ __all__ = [
     "part",
     "plus_one",
     "recoded",
+    "regrouped",
     "shaped",
     "skipping_rows",
-    "split_heads",
     "swapped",
 ]
 
@@ -124,15 +124,14 @@ def interleaved(heads: str, *fallbacks: str, rotary: str | None = None) -> Chang
     return change
 
 
-def split_heads(heads: str, which: int, parts: int) -> Change:
-    """Take part ``which`` of every head from rows laid out as [head][part][size] (GPT-NeoX, Bloom)."""
+def regrouped(heads: str, parts: int) -> Change:
+    """Reorder rows laid out as [head][part][size] to [part][head][size] (queries, keys, values of NeoX)."""
 
     def change(tensor: Tensor, source: Source) -> Tensor:
-        count, rows = int(source.settings.get(heads) or 0), _height(tensor)
-        if count <= 0 or rows % (count * parts):
+        count, rows = source.settings.get(heads), _height(tensor)
+        if not isinstance(count, int) or count <= 0 or rows % (count * parts):
             raise FormatError(tensor.name, f"{rows} rows are not {parts} parts of {count} heads")
-        index = np.arange(rows).reshape(count, parts, -1)[:, which].reshape(-1)
-        return _rows(tensor, index)
+        return _rows(tensor, np.arange(rows).reshape(count, parts, -1).swapaxes(0, 1).reshape(-1))
 
     return change
 
@@ -163,9 +162,11 @@ def skipping_rows(count: Callable[[Source], int]) -> Change:
 
 
 def swapped(tensor: Tensor, source: Source) -> Tensor:
-    """Exchange the last two axes (layers that store inputs by outputs, such as GPT-2's)."""
+    """Exchange the last two axes (layers that store inputs by outputs, such as GPT-2's); vectors stay."""
     kind = dtype(tensor.type)
-    if kind.quantized or len(tensor.shape) < 2:
+    if len(tensor.shape) == 1:
+        return tensor
+    if kind.quantized or not tensor.shape:
         raise FormatError(tensor.name, f"a {tensor.type} tensor of {tensor.shape} has no axes to exchange")
     *lead, high, wide = tensor.shape
 

@@ -1,10 +1,10 @@
-"""Llama and what shares its graph: Mistral and Mixtral."""
+"""Llama and what is built like it: Mistral, Mixtral, Ministral 3 and SmolLM3."""
 
 from __future__ import annotations
 
 from terazi.model.arch.change import interleaved
 from terazi.model.arch.decoder import EXPERTS, PARAMETERS, TENSORS
-from terazi.model.arch.rope import frequencies
+from terazi.model.arch.rope import frequencies, rope_value
 from terazi.model.arch.table import Architecture, To, integer
 
 __all__ = ["ARCHITECTURES", "PAIRED"]
@@ -35,5 +35,25 @@ ARCHITECTURES = (
         },
         tensors=TENSORS | EXPERTS | MIXTRAL | PAIRED,
         extra=frequencies,
+        expects={"hidden_act": ("silu",)},
+    ),
+    Architecture(
+        name="mistral3",
+        classes=("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"),
+        parameters=PARAMETERS
+        | {
+            "rope.scaling.yarn_log_multiplier": rope_value("mscale_all_dim"),
+            "attention.temperature_scale": rope_value("llama_4_scaling_beta"),
+        },
+        tensors=TENSORS | PAIRED,
+        expects={"hidden_act": ("silu",)},
+    ),
+    Architecture(
+        name="smollm3",
+        classes=("SmolLM3ForCausalLM",),
+        parameters=PARAMETERS,
+        tensors=TENSORS | PAIRED,
+        extra=frequencies,
+        expects={"hidden_act": ("silu",), "no_rope_layer_interval": (4,), "use_sliding_window": (False,)},
     ),
 )

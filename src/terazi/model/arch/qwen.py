@@ -18,18 +18,22 @@ MIXTURE = PARAMETERS | {
     "expert_feed_forward_length": integer("moe_intermediate_size"),
 }
 
+SILU = {"hidden_act": ("silu",), "use_sliding_window": (False,)}
+
 ARCHITECTURES = (
     Architecture(
         name="qwen2",
         classes=("Qwen2ForCausalLM", "Qwen2Model"),
         parameters=PARAMETERS,
         tensors=TENSORS,
+        expects=SILU,
     ),
     Architecture(
         name="qwen3",
         classes=("Qwen3ForCausalLM", "Qwen3Model"),
         parameters=PARAMETERS,
         tensors=TENSORS | QUERY_KEY_NORMS,
+        expects=SILU,
     ),
     Architecture(
         name="qwen2moe",
@@ -37,11 +41,13 @@ ARCHITECTURES = (
         parameters=MIXTURE
         | {"expert_shared_feed_forward_length": integer("shared_expert_intermediate_size")},
         tensors=TENSORS | EXPERTS | SHARED_EXPERT,
+        expects=SILU | {"norm_topk_prob": (False,)},
     ),
     Architecture(
         name="qwen3moe",
         classes=("Qwen3MoeForCausalLM",),
         parameters=MIXTURE,
         tensors=TENSORS | EXPERTS | QUERY_KEY_NORMS,
+        expects=SILU | {"norm_topk_prob": (True,)},
     ),
 )

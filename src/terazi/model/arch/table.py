@@ -21,6 +21,7 @@ __all__ = [
     "flag",
     "head_size",
     "integer",
+    "layers_of_kind",
     "real",
     "text",
 ]
@@ -67,6 +68,11 @@ class Architecture:
     Hugging Face name, without wrapper prefixes such as ``model.`` and without ``.weight``/``.bias``, each
     number written ``{}``, to one GGUF name or several. ``None`` means that llama.cpp does without it. When
     several sources share a GGUF name (experts), they are stacked along a new first axis.
+
+    ``extra`` makes tensors from the configuration alone, ``full_precision`` are GGUF names that must be F32,
+    ``ignored`` are prefixes of heads that llama.cpp does not use, ``tokenizer`` adds to the tokenizer's keys.
+    ``when`` tells tables of the same class apart. ``expects`` lists settings that llama.cpp's graph fixes,
+    with the values it takes: anything else would give wrong answers and is refused.
     """
 
     name: str
@@ -78,6 +84,7 @@ class Architecture:
     ignored: tuple[str, ...] = ()
     tokenizer: Mapping[str, Reader] = field(default_factory=dict)
     when: Callable[[Settings], bool] = field(default=lambda settings: True)
+    expects: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 def _first(settings: Settings, names: tuple[str, ...]) -> Any:
@@ -131,6 +138,21 @@ def text(name: str) -> Reader:
 def constant(value: Any) -> Reader:
     """Always ``value``: something the Hugging Face implementation fixes in code."""
     return lambda settings: value
+
+
+def layers_of_kind(*kinds: str) -> Reader:
+    """One truth value per layer: whether ``layer_types`` has one of ``kinds`` there."""
+
+    def read(settings: Settings) -> np.ndarray | None:
+        listed = settings.get("layer_types")
+        if listed is None:
+            return None
+        count = int(integer("num_hidden_layers")(settings))
+        if not isinstance(listed, list) or len(listed) != count:
+            raise FormatError("config.json", f"layer_types does not name {count} layers")
+        return np.array([kind in kinds for kind in listed])
+
+    return read
 
 
 def head_size(settings: Settings) -> np.uint32:
