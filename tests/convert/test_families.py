@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from terazi.convert.gguf import to_gguf
+from terazi.formats import gguf, open_model
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -128,6 +131,21 @@ DECODERS |= {
     ),
 }
 
+# Encoders: name -> transformers class and what its configuration has beyond `SMALL`.
+ENCODERS = {
+    "bert": ("Bert", {}),
+    "roberta": ("Roberta", {"pad_token_id": 1}),
+    "xlm-roberta": ("XLMRoberta", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "distilbert": ("DistilBert", {"dim": 64, "hidden_dim": 96, "n_layers": 3, "n_heads": 4}),
+    "modern-bert": (
+        "ModernBert",
+        {"num_hidden_layers": 5, "local_attention": 16, "norm_eps": 1e-5, "num_key_value_heads": None},
+    ),
+    "nomic-bert": ("NomicBert", {"pad_token_id": 0}),
+    "jina-bert-v3": ("JinaEmbeddingsV3", {"pad_token_id": 1}),
+    "eurobert": ("EuroBert", {"pad_token_id": 1, "mask_token_id": 2}),
+}
+
 TOKENS = np.random.default_rng(7).integers(1, VOCABULARY, 48)
 
 
@@ -143,6 +161,12 @@ def build(name, extra):
     return getattr(transformers, model_class)(config).eval()
 
 
+def build_encoder(name, extra):
+    config = getattr(transformers, f"{name}Config")(**(SMALL | extra))
+    config._attn_implementation = "eager"
+    return getattr(transformers, f"{name}Model")(config).eval()
+
+
 @pytest.mark.parametrize("family", DECODERS)
 def test_logits_match_transformers(family, save, convert, llama_cpp):
     """Largest difference below 2e-4 of the logits' spread: both compute in float32, in different orders.
@@ -156,3 +180,48 @@ def test_logits_match_transformers(family, save, convert, llama_cpp):
     logits = llama_cpp(path, TOKENS)
     tolerance = 3e-3 if family in GELU else 2e-4
     assert np.abs(logits - expected).max() < tolerance * expected.std()
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_embeddings_match_transformers(family, save, convert, llama_cpp):
+    """Mean-pooled unit vectors: no component differs by more than 1e-3 (GELU from a table)."""
+    model = build_encoder(*ENCODERS[family])
+    path = convert(save(model))
+    tokens = np.maximum(TOKENS, 3)  # no padding or mask
+    with torch.no_grad():
+        expected = model(torch.tensor(tokens[None])).last_hidden_state[0].mean(0).numpy()
+    vector = llama_cpp(path, tokens, "embed")[0]
+    assert np.abs(vector - expected / np.linalg.norm(expected)).max() < 1e-3
+
+
+MISTAKES = {
+    "halves taken for pairs": lambda tensors, keys: tensors.update(
+        {"blk.1.attn_q.weight": halves(tensors["blk.1.attn_q.weight"])}
+    ),
+    "another epsilon": lambda tensors, keys: keys.update(
+        {"llama.attention.layer_norm_rms_epsilon": np.float32(1e-3)}
+    ),
+    "another rotary base": lambda tensors, keys: keys.update({"llama.rope.freq_base": np.float32(1.2e4)}),
+    "gate for up": lambda tensors, keys: tensors.update(
+        {"blk.0.ffn_up.weight": tensors["blk.0.ffn_gate.weight"].renamed("blk.0.ffn_up.weight")}
+    ),
+}
+
+
+def halves(tensor):
+    """Undo the rotary interleaving of one tensor."""
+    order = np.arange(64).reshape(4, 8, 2).swapaxes(1, 2).reshape(-1)
+    return tensor.taking_rows(order)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_comparison_notices(mistake, save, llama_cpp, tmp_path):
+    """The tolerance is far below what a small mistake in a table does."""
+    model = build(*DECODERS["llama"])
+    made = to_gguf(open_model(save(model)))
+    tensors, keys = dict(made.tensors), dict(made.metadata)
+    MISTAKES[mistake](tensors, keys)
+    path = gguf.write(tmp_path / "wrong.gguf", keys, list(tensors.values()))
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS[None])).logits[0].numpy()
+    assert np.abs(llama_cpp(path, TOKENS) - expected).max() > 2e-3 * expected.std()

@@ -27,6 +27,7 @@ _MODULES = (
     "llama",
     "mamba",
     "modernbert",
+    "nomic",
     "olmo",
     "phi",
     "qwen",

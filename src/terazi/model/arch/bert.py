@@ -10,7 +10,7 @@ from terazi.errors import FormatError
 from terazi.model.arch.change import skipping_rows
 from terazi.model.arch.table import Architecture, Reader, Source, To, constant, integer, real
 
-__all__ = ["ARCHITECTURES", "ENCODER", "LAYERS"]
+__all__ = ["ARCHITECTURES", "ENCODER", "GELU", "TOKEN_TYPES", "UNUSED_HEADS"]
 
 ENCODER: dict[str, Reader] = {
     "block_count": integer("num_hidden_layers"),
@@ -42,8 +42,20 @@ EMBEDDINGS = {
     "embeddings.token_type_ids": None,
 }
 
-_TOKEN_TYPES = {"tokenizer.ggml.token_type_count": integer("type_vocab_size", default=1)}
-_UNUSED_HEADS = ("pooler.", "cls.", "lm_head.")
+TOKEN_TYPES = {"tokenizer.ggml.token_type_count": integer("type_vocab_size", default=1)}
+GELU = {"hidden_act": ("gelu", "gelu_new", "gelu_pytorch_tanh")}
+UNUSED_HEADS = ("pooler.", "cls.", "lm_head.")
+
+DISTILBERT = {
+    "layer.{}.attention.q_lin": "blk.{}.attn_q",
+    "layer.{}.attention.k_lin": "blk.{}.attn_k",
+    "layer.{}.attention.v_lin": "blk.{}.attn_v",
+    "layer.{}.attention.out_lin": "blk.{}.attn_output",
+    "layer.{}.sa_layer_norm": "blk.{}.attn_output_norm",
+    "layer.{}.ffn.lin1": "blk.{}.ffn_up",
+    "layer.{}.ffn.lin2": "blk.{}.ffn_down",
+    "layer.{}.output_layer_norm": "blk.{}.layer_output_norm",
+}
 
 
 def _reserved_positions(source: Source) -> int:
@@ -64,12 +76,12 @@ def _positions(settings: Mapping) -> np.uint32:
 ARCHITECTURES = (
     Architecture(
         name="bert",
-        classes=("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
+        classes=("BertModel", "BertForMaskedLM"),
         parameters=ENCODER,
         tensors=EMBEDDINGS | LAYERS,
-        tokenizer=_TOKEN_TYPES,
-        ignored=_UNUSED_HEADS,
-        full_precision=("position_embd", "token_types"),
+        tokenizer=TOKEN_TYPES,
+        ignored=UNUSED_HEADS,
+        expects=GELU | {"position_embedding_type": ("absolute",)},
     ),
     Architecture(
         name="bert",
@@ -84,8 +96,22 @@ ARCHITECTURES = (
         tensors=EMBEDDINGS
         | LAYERS
         | {"embeddings.position_embeddings": To("position_embd", skipping_rows(_reserved_positions))},
-        tokenizer=_TOKEN_TYPES,
-        ignored=_UNUSED_HEADS,
-        full_precision=("position_embd", "token_types"),
+        tokenizer=TOKEN_TYPES,
+        ignored=UNUSED_HEADS,
+        expects=GELU | {"position_embedding_type": ("absolute",)},
+    ),
+    Architecture(
+        name="bert",
+        classes=("DistilBertModel", "DistilBertForMaskedLM"),
+        parameters=ENCODER
+        | {
+            "block_count": integer("n_layers"),
+            "embedding_length": integer("dim"),
+            "feed_forward_length": integer("hidden_dim"),
+            "attention.head_count": integer("n_heads"),
+        },
+        tensors=EMBEDDINGS | DISTILBERT,
+        ignored=("vocab_",),
+        expects={"activation": ("gelu",)},
     ),
 )

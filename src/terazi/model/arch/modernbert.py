@@ -1,10 +1,11 @@
-"""ModernBERT encoders."""
+"""ModernBERT and EuroBERT encoders."""
 
 from __future__ import annotations
 
 from terazi.model.arch.bert import ENCODER
+from terazi.model.arch.decoder import PARAMETERS, TENSORS
 from terazi.model.arch.rope import rope_value
-from terazi.model.arch.table import Architecture, Settings, integer, real, text
+from terazi.model.arch.table import Architecture, Settings, constant, integer, real, text
 
 __all__ = ["ARCHITECTURES"]
 
@@ -50,5 +51,13 @@ ARCHITECTURES = (
             "attention_bias": (False,),
             "mlp_bias": (False,),
         },
+    ),
+    Architecture(
+        name="eurobert",
+        classes=("EuroBertModel", "EuroBertForMaskedLM"),
+        parameters=PARAMETERS | {"attention.causal": constant(False)},
+        tensors=TENSORS,
+        ignored=("lm_head.",),
+        expects={"hidden_act": ("silu",)},
     ),
 )
