@@ -117,7 +117,7 @@ def _plans(source: Model, calibration: Calibration | None, options: dict[str, An
     if options["plan"]:
         if options["types"] or options["collection"] or any(chosen.values()):
             raise click.UsageError("--plan decides every tensor: give no types or series beside it")
-        return [Plan.from_json(options["plan"].read_text("utf-8"), where=str(options["plan"]))]
+        return [Plan.from_json(options["plan"].read_bytes(), where=str(options["plan"]))]
     if options["collection"]:
         if options["save_plan"]:
             raise click.UsageError("--save-plan saves one plan, not a series")

@@ -14,7 +14,7 @@ import numpy as np
 
 from terazi.dtypes import dtype
 from terazi.errors import FormatError, UsageError
-from terazi.formats.gguf import file_size, tensor_parts
+from terazi.formats.gguf import detect, file_size, tensor_parts
 from terazi.model import Tensor
 from terazi.quantize.mixture import Facts, loader_order, role
 from terazi.quantize.presets import preset as find_preset
@@ -30,6 +30,7 @@ __all__ = ["Entry", "Importance", "Plan", "expert_count", "make_plan", "plain_sh
 
 _QUANTIZATION_VERSION = 2  # of ggml's block layouts (GGML_QNT_VERSION)
 _VERSION = 1
+_MAX_PARTS = 1 << 16  # split.no is a 16-bit number
 # llama.cpp refuses these without importance, except for embeddings and the output.
 _NEEDS_IMPORTANCE = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"}
 
@@ -151,7 +152,7 @@ class Plan:
         return f'{text[:-2]},\n  "tensors": [\n    {tensors}\n  ]\n}}\n'
 
     @staticmethod
-    def from_json(text: str, *, where: str = "plan") -> Plan:
+    def from_json(text: str | bytes, *, where: str = "plan") -> Plan:
         """Read a plan back; ``size`` and ``digest`` are computed again. Raises `FormatError`."""
         try:
             fields = json.loads(text)
@@ -169,7 +170,7 @@ class Plan:
             )
         except UsageError as error:
             raise FormatError(where, error.message, hint=error.hint) from None
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise FormatError(where, f"not a plan ({error!r})", hint="make one with --save-plan") from None
 
 
@@ -188,6 +189,8 @@ def make_plan(
     Raises `UsageError` when a tensor's rows fit neither its type nor a replacement.
     """
     recipe = Recipe(preset=find_preset(preset), **options)
+    if keep_split and (len(model.files) < 2 or not detect(model.files[0])):
+        raise UsageError(f"{model.path} is no split GGUF file: there is no split to keep")
     parts = tensor_parts(model.files) if keep_split else None
     names = list(model.tensors) if parts else sorted(model.tensors, key=loader_order)
     tensors = [model.tensors[name] for name in names]
@@ -272,9 +275,11 @@ def _needs_importance(entry: Entry, preset: str) -> bool:
 
 
 def _entry(value: Mapping[str, Any]) -> Entry:
-    fields = dict(value)
-    shape = tuple(int(axis) for axis in fields.pop("shape"))
-    return Entry(shape=shape, **fields)
+    words = {name: str(value[name]) for name in ("name", "source_type", "type", "reason")}
+    shape = tuple(int(axis) for axis in value["shape"])
+    if not 0 <= int(value["part"]) < _MAX_PARTS or min(shape) < 1:
+        raise ValueError(f"impossible shape or part of {words['name']}")
+    return Entry(shape=shape, part=int(value["part"]), **words)
 
 
 def _checked(entry: Entry) -> Entry:
