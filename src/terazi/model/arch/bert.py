@@ -111,6 +111,7 @@ ARCHITECTURES = (
             "attention.head_count": integer("n_heads"),
         },
         tensors=EMBEDDINGS | DISTILBERT,
+        tokenizer=TOKEN_TYPES,
         ignored=("vocab_",),
         expects={"activation": ("gelu",)},
     ),
