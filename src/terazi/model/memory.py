@@ -52,10 +52,12 @@ def memory_needed(weights: int, config: Config, context: int, *, value_bytes: fl
 
     ``value_bytes`` is the size of one cached number (2 for F16, 1.0625 for Q8_0). The compute buffer is a fit
     to what llama.cpp allocates for one batch: three feed-forward and five residual rows of float32 per token,
-    and the F16 attention mask. It was within 1 % of the buffers of SmolLM2-135M, a 9 M Llama and a Qwen3.
+    the F16 attention mask, and logits of one token. It was within 1 % of the buffers of SmolLM2-135M, a 9 M
+    Llama and a two-layer Qwen3; encoders need less.
     """
     rows = 3 * config.feed_forward_length + 5 * config.embedding_length
-    compute = _BATCH * (4 * rows + _F16 * _padded(context)) + 4 * config.vocabulary_size
+    batch = min(_BATCH, context)
+    compute = batch * (4 * rows + _F16 * _padded(context)) + 4 * config.vocabulary_size
     return MemoryNeed(
         weights=weights,
         kv_cache=kv_cache_bytes(config, context, value_bytes=value_bytes),

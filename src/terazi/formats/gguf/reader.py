@@ -172,7 +172,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for _ in range(pair_count):
         key = cursor.string("a metadata key")
         if key in metadata:
-            raise cursor.fail(f"metadata key {key!r} appears twice")
+            raise cursor.fail(f"metadata key {key[:80]!r} appears twice")
         metadata[key] = cursor.value(f"metadata {key[:80]!r}")
     entries = [_read_entry(cursor) for _ in range(tensor_count)]
     return metadata, _locate(cursor, entries, _alignment(cursor, metadata))
@@ -213,8 +213,8 @@ def _alignment(cursor: Cursor, metadata: Mapping[str, Any]) -> int:
     value = metadata.get("general.alignment")
     if value is None:
         return ALIGNMENT
-    if getattr(value, "dtype", None) != np.uint32 or not 0 < value <= _MAX_ALIGNMENT or value & (value - 1):
-        raise cursor.fail(f"general.alignment must be a power of two, not {value}")
+    if type(value) is not np.uint32 or not 0 < value <= _MAX_ALIGNMENT or value & (value - 1):
+        raise cursor.fail(f"general.alignment must be a power of two, not {str(value)[:40]!r}")
     return int(value)
 
 
