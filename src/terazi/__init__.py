@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from terazi.api import convert, inspect, open_model, quantize, quantize_collection
     from terazi.codecs import dequantize_rows, quantize_rows
     from terazi.dtypes import TYPES
     from terazi.errors import TeraziError
 
-__all__ = ["TYPES", "TeraziError", "dequantize_rows", "quantize_rows"]
+__all__ = [
+    "TYPES",
+    "TeraziError",
+    "convert",
+    "dequantize_rows",
+    "inspect",
+    "open_model",
+    "quantize",
+    "quantize_collection",
+    "quantize_rows",
+]
 
 # Public name -> module; imported on first use so that `import terazi` costs nothing.
 _HOME = {
     "TYPES": "terazi.dtypes",
     "TeraziError": "terazi.errors",
+    "convert": "terazi.api",
     "dequantize_rows": "terazi.codecs",
+    "inspect": "terazi.api",
+    "open_model": "terazi.api",
+    "quantize": "terazi.api",
+    "quantize_collection": "terazi.api",
     "quantize_rows": "terazi.codecs",
 }
 
@@ -29,3 +47,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps ``terazi.convert`` the verb: importing the folder of the same name would put its module there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

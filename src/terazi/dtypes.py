@@ -14,7 +14,7 @@ from terazi.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TYPES", "TYPES_BY_ID", "DType", "Importance", "Precision", "dtype"]
+__all__ = ["OTHER_TYPES", "TYPES", "TYPES_BY_ID", "DType", "Importance", "Precision", "dtype"]
 
 Importance = Literal["none", "ignored", "used", "required"]
 """What a type's quantizer does with column importance. ``none``: there is no quantizer."""
@@ -99,10 +99,32 @@ TYPES: Mapping[str, DType] = MappingProxyType({entry.name: entry for entry in _T
 TYPES_BY_ID: Mapping[int, DType] = MappingProxyType({entry.id: entry for entry in _TABLE})
 """The same by the id that files store."""
 
+_NOT_IN_GGUF = -1
+
+OTHER_TYPES: Mapping[str, DType] = MappingProxyType(
+    {
+        name: DType(name, _NOT_IN_GGUF, per_byte, size, precision)
+        for name, per_byte, size, precision in (
+            ("BOOL", 1, 1, "exact"),
+            ("U8", 1, 1, "medium"),
+            ("U16", 1, 2, "exact"),
+            ("U32", 1, 4, "exact"),
+            ("U64", 1, 8, "exact"),
+            ("F8", 1, 1, "medium"),
+            ("I4", 2, 1, "low"),
+            ("U4", 2, 1, "low"),
+            ("F4", 2, 1, "low"),
+            ("I2", 4, 1, "ultra-low"),
+            ("U2", 4, 1, "ultra-low"),
+        )
+    }
+)
+"""Element types of other formats (ONNX initializers, MLX packed words): described, never decoded alone."""
+
 
 def dtype(name: str) -> DType:
     """Look a type up by name, ignoring case. Raises `UsageError` naming the known ones."""
-    found = TYPES.get(name.upper())
+    found = TYPES.get(name.upper()) or OTHER_TYPES.get(name.upper())
     if found is None:
         raise UsageError(f"unknown type {name!r}", hint="see `terazi types`")
     return found

@@ -29,6 +29,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "kl_divergence": Metric("KL divergence to the reference", "nats", False),
         "agreement": Metric("same first choice as the reference", "fraction", True),
         "cosine": Metric("embedding cosine to the reference", "", True),
+        "rank_correlation": Metric("order of sentence similarities kept", "", True),
         "prefill_speed": Metric("prompt speed", "tokens/s", True),
         "decode_speed": Metric("generation speed", "tokens/s", True),
         "load_time": Metric("load time", "s", False),

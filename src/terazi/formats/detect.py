@@ -17,6 +17,7 @@ __all__ = ["FORMATS", "open_model"]
 FORMATS: dict[str, str] = {
     "gguf": "terazi.formats.gguf",
     "huggingface": "terazi.formats.huggingface",
+    "onnx": "terazi.formats.onnx",
 }
 
 _ZIP = b"PK\x03\x04"

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from terazi.files import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Artifact"]
 
@@ -26,3 +34,20 @@ class Artifact:
     plan_digest: str | None = None
     license: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of_files(files: Sequence[Path], *, format: str, **facts: Any) -> Artifact:
+        """Describe finished files: reads them for their digest. ``facts`` are the other fields."""
+        digests = [sha256(file) for file in files]
+        lines = "".join(
+            sorted(f"{file.name} {digest}\n" for file, digest in zip(files, digests, strict=True))
+        )
+        return Artifact(
+            path=files[0],
+            format=format,
+            files=tuple(files),
+            size=sum(file.stat().st_size for file in files),
+            digest=digests[0] if len(files) == 1 else hashlib.sha256(lines.encode()).hexdigest(),
+            versions={"terazi": version("terazi")},
+            **facts,
+        )

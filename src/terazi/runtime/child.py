@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from io import BufferedReader
 
-__all__ = ["Child", "Message", "serve"]
+__all__ = ["Child", "Message", "memory", "serve"]
 
 _LENGTH = struct.Struct("<I")
 _HEADER_LIMIT = 1 << 28
@@ -220,3 +221,19 @@ def serve(operations: Mapping[str, Callable[[Message, Callable[[Message], None]]
         except Exception as error:
             text = f"the engine failed: {type(error).__name__}: {error}"
             send("error", Message({"message": text, "hint": None, "log": False}))
+
+
+def memory() -> tuple[int, int]:
+    """Return this process's resident size now and at its highest, in bytes, mapped files included."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
+        return peak, peak
+    values = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Vm"))
+    # ru_maxrss would not do on Linux: a child starts with its parent's peak.
+    now, peak = (int(values[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, peak

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,12 +33,17 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds that each repeat took: a prompt of ``prompt_tokens`` at once, ``decode_tokens`` one by one."""
+    """Seconds that each repeat took: a prompt of ``prompt_tokens`` at once, ``decode_tokens`` one by one.
+
+    Each starts from an empty context, as in llama-bench. ``processor_share`` is the processor time used over
+    the time that all threads could have had: well below 1 means that other programs were in the way.
+    """
 
     prompt_tokens: int
     prompt_seconds: tuple[float, ...]
     decode_tokens: int
     decode_seconds: tuple[float, ...]
+    processor_share: float
 
 
 class Engine(ABC):
@@ -48,7 +51,8 @@ class Engine(ABC):
 
     `logits` and `close` are what a runtime must have; the others raise unless the runtime can do them.
     ``context`` is the longest sequence in tokens, ``vocabulary`` the number of logits per position,
-    ``load_time`` seconds, ``runtime`` the engine's name and version.
+    ``load_time`` seconds, ``runtime`` the engine's name and version. ``begin_token`` is what the model wants
+    at the start of every text, if anything.
     """
 
     context: int
@@ -56,6 +60,7 @@ class Engine(ABC):
     threads: int
     load_time: float
     runtime: str
+    begin_token: int | None = None
 
     @abstractmethod
     def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
@@ -90,8 +95,11 @@ class Engine(ABC):
         """Continue a text, or answer chat messages (``role``, ``content``) by the model's own template."""
         raise NotImplementedError
 
-    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int) -> Timings:
-        """Time a prompt and single-token steps ``repeats`` times, after a warm-up."""
+    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
+        """Time a prompt and single-token steps up to ``repeats`` times, after a warm-up.
+
+        Three repeats are made in any case; more only while they take less than ``seconds`` in all.
+        """
         raise NotImplementedError
 
     @property
@@ -113,14 +121,7 @@ class Engine(ABC):
 
 
 def default_threads() -> int:
-    """Return how many processors this process may use: its affinity, lowered by a cgroup v2 quota."""
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        usable = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
-        usable = min(usable, int(quota) // int(period))
-    except (OSError, ValueError):  # no cgroup v2, or quota "max"
-        pass
-    return max(1, usable)
+    """Return how many processors this process may use."""
+    from terazi.devices.machine import available_cores
+
+    return available_cores()

@@ -1,6 +1,6 @@
 """GGUF files (versions 2 and 3, split or whole): read, write, exact sizes."""
 
-from terazi.formats.gguf.reader import Contents, detect, read, read_contents
+from terazi.formats.gguf.reader import Contents, detect, read, read_contents, tensor_parts
 from terazi.formats.gguf.writer import Output, file_size, split_by_size, write, write_many
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "read",
     "read_contents",
     "split_by_size",
+    "tensor_parts",
     "write",
     "write_many",
 ]

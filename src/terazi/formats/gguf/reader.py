@@ -19,9 +19,9 @@ from terazi.formats.mapped import MappedFile
 from terazi.model import Model, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["ALIGNMENT", "MAGIC", "Contents", "detect", "read", "read_contents", "shard_path"]
+__all__ = ["ALIGNMENT", "MAGIC", "Contents", "detect", "read", "read_contents", "shard_path", "tensor_parts"]
 
 MAGIC = b"GGUF"
 ALIGNMENT = 32
@@ -97,6 +97,11 @@ def read_contents(path: Path | str) -> Contents:
     return _join(files, count)
 
 
+def tensor_parts(files: Sequence[Path]) -> dict[str, int]:
+    """Return which of a split model's files (from 0) holds each tensor."""
+    return {name: part for part, file in enumerate(files) for name in _read_file(file)[1]}
+
+
 def shard_path(stem: str, part: int, count: int) -> str:
     """Return the name of part ``part`` (from 0) of a split file."""
     return f"{stem}-{part + 1:05}-of-{count:05}.gguf"
@@ -167,7 +172,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for _ in range(pair_count):
         key = cursor.string("a metadata key")
         if key in metadata:
-            raise cursor.fail(f"metadata key {key!r} appears twice")
+            raise cursor.fail(f"metadata key {key[:80]!r} appears twice")
         metadata[key] = cursor.value(f"metadata {key[:80]!r}")
     entries = [_read_entry(cursor) for _ in range(tensor_count)]
     return metadata, _locate(cursor, entries, _alignment(cursor, metadata))
@@ -208,8 +213,8 @@ def _alignment(cursor: Cursor, metadata: Mapping[str, Any]) -> int:
     value = metadata.get("general.alignment")
     if value is None:
         return ALIGNMENT
-    if getattr(value, "dtype", None) != np.uint32 or not 0 < value <= _MAX_ALIGNMENT or value & (value - 1):
-        raise cursor.fail(f"general.alignment must be a power of two, not {value}")
+    if type(value) is not np.uint32 or not 0 < value <= _MAX_ALIGNMENT or value & (value - 1):
+        raise cursor.fail(f"general.alignment must be a power of two, not {str(value)[:40]!r}")
     return int(value)
 
 

@@ -136,25 +136,35 @@ def read_tokenizer(directory: Path, template: str | None) -> Tokenizer | None:
         return None
     kind = "llama" if model.get("byte_fallback") is True else _TOKENIZERS.get(str(model.get("type")), "gpt2")
     vocabulary = model.get("vocab")
-    known = vocabulary if isinstance(vocabulary, dict) else {}
-    added = [entry for entry in description.get("added_tokens") or [] if isinstance(entry, dict)]
-    ids = {entry.get("content"): entry.get("id") for entry in added if isinstance(entry.get("content"), str)}
     size = len(vocabulary) if isinstance(vocabulary, dict | list) else 0
+    known = vocabulary if isinstance(vocabulary, dict) else {}
+    added = _added_tokens(description)
+    return Tokenizer(
+        kind=kind,
+        vocabulary_size=size + sum(token not in known for token in added),
+        chat_template=template,
+        special=_special(directory, {**known, **added}),
+    )
+
+
+def _added_tokens(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return token -> id of the tokens that come beside the vocabulary."""
+    entries = description.get("added_tokens")
+    return {
+        entry["content"]: entry.get("id")
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str)
+    }
+
+
+def _special(directory: Path, ids: Mapping[str, Any]) -> dict[str, int]:
+    """Return role (``bos``, ``eos``, ...) -> id of the tokens that tokenizer_config.json names."""
     special = {}
     for key, value in _json(directory / "tokenizer_config.json").items():
         token = value.get("content") if isinstance(value, dict) else value
-        if (
-            key.endswith("_token")
-            and isinstance(token, str)
-            and type(ids.get(token, known.get(token))) is int
-        ):
-            special[key.removesuffix("_token")] = ids.get(token, known.get(token))
-    return Tokenizer(
-        kind=kind,
-        vocabulary_size=size + sum(token not in known for token in ids),
-        chat_template=template,
-        special=special,
-    )
+        if key.endswith("_token") and isinstance(token, str) and type(ids.get(token)) is int:
+            special[key.removesuffix("_token")] = ids[token]
+    return special
 
 
 def read_license(directory: Path, metadata: Mapping[str, Any]) -> str | None:

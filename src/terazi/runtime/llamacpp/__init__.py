@@ -120,13 +120,24 @@ class LlamaCpp(Engine):
                 on_text(values["text"])
         return Generation(**{key: value for key, value in values.items() if key != "kind"})
 
-    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int) -> Timings:
-        """Time a prompt of random tokens and single steps after it, ``repeats`` times after a warm-up."""
+    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
+        """Time a prompt of random tokens and single steps, up to ``repeats`` times after a warm-up.
+
+        Three repeats are made in any case; more only while they take less than ``seconds`` in all.
+        """
         result = self._child.call(
-            "time", prompt_tokens=prompt_tokens, decode_tokens=decode_tokens, repeats=repeats
+            "time",
+            prompt_tokens=prompt_tokens,
+            decode_tokens=decode_tokens,
+            repeats=repeats,
+            seconds=seconds,
         ).values
         return Timings(
-            prompt_tokens, tuple(result["prompt_seconds"]), decode_tokens, tuple(result["decode_seconds"])
+            prompt_tokens=prompt_tokens,
+            prompt_seconds=tuple(result["prompt_seconds"]),
+            decode_tokens=decode_tokens,
+            decode_seconds=tuple(result["decode_seconds"]),
+            processor_share=float(result["processor_share"]),
         )
 
     @property

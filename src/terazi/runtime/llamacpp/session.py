@@ -338,20 +338,33 @@ class Session:
         return chain
 
     def time(
-        self, *, prompt_tokens: int, decode_tokens: int, repeats: int
-    ) -> tuple[list[float], list[float]]:
-        """Return seconds for a prompt of random tokens, and for single steps after it, per repeat."""
-        tokens = np.random.default_rng(0).integers(0, self.vocabulary_size, prompt_tokens + decode_tokens)
-        tokens = tokens.astype(np.int32)
-        prompts, decodes = [], []
-        for repeat in range(-1, repeats):  # the first round is the warm-up
-            self.forget()
-            start = time.perf_counter()
-            self.run(tokens[:prompt_tokens])
-            middle = time.perf_counter()
-            for position in range(prompt_tokens, prompt_tokens + decode_tokens):
-                self.run(tokens[position : position + 1], start=position)
-            if repeat >= 0:
-                prompts.append(middle - start)
-                decodes.append(time.perf_counter() - middle)
-        return prompts, decodes
+        self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float
+    ) -> tuple[list[float], list[float], float]:
+        """Return seconds per prompt of random tokens, seconds per run of single steps, processor share."""
+        tokens = np.random.default_rng(0).integers(0, self.vocabulary_size, max(prompt_tokens, decode_tokens))
+        self._timed(tokens[:32], 32)
+        self._timed(tokens[: min(2, decode_tokens)], 1)
+        prompts: list[float] = []
+        decodes: list[float] = []
+        start, used = time.perf_counter(), time.process_time()
+        while len(prompts) < min(repeats, 3) or (
+            len(prompts) < repeats and time.perf_counter() - start < seconds
+        ):
+            prompts.append(self._timed(tokens[:prompt_tokens], self._batch_size))
+            if decode_tokens:
+                decodes.append(self._timed(tokens[:decode_tokens], 1))
+        share = (time.process_time() - used) / (time.perf_counter() - start)
+        return prompts, decodes, share / self.library.llama_n_threads(self.context)
+
+    def _timed(self, tokens: np.ndarray, step: int) -> float:
+        """Run one sequence ``step`` tokens at a time with the last one's output; returns seconds."""
+        self.forget()
+        start = time.perf_counter()
+        for begin in range(0, len(tokens), step):
+            part = tokens[begin : begin + step]
+            last = np.zeros(len(part))
+            last[-1] = 1
+            output = np.ones(len(part)) if self.encoder else last
+            self.decode(part, begin + np.arange(len(part)), np.zeros(len(part)), output)
+        self.library.llama_synchronize(self.context)
+        return time.perf_counter() - start

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import EngineError
-from terazi.runtime.child import Message, serve
+from terazi.runtime.child import Message, memory, serve
 from terazi.runtime.llamacpp.session import Session
 
 if TYPE_CHECKING:
@@ -16,23 +14,7 @@ if TYPE_CHECKING:
 
     Emit = Callable[[Message], None]
 
-__all__ = ["Worker", "memory"]
-
-
-def memory() -> tuple[int, int]:
-    """Return this process's resident size now and at its highest, in bytes, mapped files included."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak *= 1 if sys.platform == "darwin" else 1024
-        return peak, peak
-    values = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Vm"))
-    # ru_maxrss would not do on Linux: a child starts with its parent's peak.
-    now, peak = (int(values[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
-    return now, peak
+__all__ = ["Worker"]
 
 
 class Worker:
@@ -107,12 +89,13 @@ class Worker:
     def time(self, call: Message, emit: Emit) -> Message:
         """Seconds per repeat."""
         values = call.values
-        prompts, decodes = self.session.time(
+        prompts, decodes, share = self.session.time(
             prompt_tokens=values["prompt_tokens"],
             decode_tokens=values["decode_tokens"],
             repeats=values["repeats"],
+            seconds=values["seconds"],
         )
-        return Message({"prompt_seconds": prompts, "decode_seconds": decodes})
+        return Message({"prompt_seconds": prompts, "decode_seconds": decodes, "processor_share": share})
 
     def memory(self, call: Message, emit: Emit) -> Message:
         """Resident bytes at the highest, and before the model was loaded."""

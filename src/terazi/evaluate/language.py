@@ -1,0 +1,167 @@
+"""Language models: perplexity, KL divergence to a reference and agreement, window by window."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from terazi.errors import EngineError, FormatError, UsageError
+from terazi.evaluate import logprobs, scores
+from terazi.evaluate.corpus import windows
+from terazi.evaluate.measurement import METRICS, Measurement
+from terazi.files import write_text
+from terazi.runtime.llamacpp import open_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from terazi.evaluate.cache import Cache
+    from terazi.evaluate.setting import Setting
+    from terazi.evaluate.subject import Subject
+    from terazi.progress import Progress
+    from terazi.runtime.engine import Engine
+
+__all__ = ["measure", "reference_file"]
+
+
+def measure(
+    subject: Subject, reference: Subject | None, setting: Setting, cache: Cache, progress: Progress
+) -> list[Measurement]:
+    """Return perplexity, and with a reference also KL divergence and agreement.
+
+    Raises `UsageError` when the two models cut the text into different tokens, `EngineError` when the model
+    does not run or answers with something other than numbers.
+    """
+    base, floor = None, {}
+    if reference is not None:
+        path = reference_file(reference, setting, cache, progress)
+        base, floor = logprobs.open_file(path), _floor(path)
+    found = []
+    with open_engine(subject.path, context=setting.context, threads=setting.threads) as engine:
+        cut = windows(engine, setting.corpus, tokens=setting.tokens, context=setting.context)
+        if base is not None and not (
+            base.vocabulary == engine.vocabulary and np.array_equal(base.tokens, cut)
+        ):
+            raise UsageError(
+                f"{subject.path} and its reference cut the text into different tokens",
+                hint="compare variants of one model, with one tokenizer",
+            )
+        for number, (logits, targets) in enumerate(_run(engine, cut, subject.path.name, progress)):
+            if base is None:
+                found.append(scores.score(logits, targets))
+            else:
+                found.append(scores.compare(logits, base.rows[number], targets))
+            _check(found[-1], subject)
+        conditions = {
+            "corpus": setting.corpus.name,
+            "corpus_digest": setting.corpus.digest,
+            "context": setting.context,
+            "windows": len(cut),
+            "runtime": engine.runtime,
+            "threads": engine.threads,
+        }
+    return _measurements(scores.concatenate(found), subject, reference, setting.device, conditions, floor)
+
+
+def _run(
+    engine: Engine, cut: np.ndarray, name: str, progress: Progress
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the scored logits float32[n, vocabulary] of each window and the tokens that follow, int32[n].
+
+    As in llama-perplexity the begin token, when the model wants one, takes the place of the first token.
+    """
+    count, context = cut.shape
+    first = logprobs.first_scored(context)
+    asked = cut.copy()
+    if engine.begin_token is not None:
+        asked[:, 0] = engine.begin_token
+    progress(name, 0, cut.size, unit="tokens")
+    for number, logits in enumerate(engine.stream_logits(asked, first=first)):
+        yield logits[:-1], cut[number, first + 1 :]
+        progress(name, (number + 1) * context, count * context, unit="tokens")
+
+
+def reference_file(reference: Subject, setting: Setting, cache: Cache, progress: Progress) -> Path:
+    """Return the reference's stored log-probabilities, running the reference when they are not there yet."""
+    path = cache.path({"kind": "logprobs", "model": reference.digest, **setting.question}, ".kld")
+    try:
+        logprobs.open_file(path)
+        _floor(path)
+        os.utime(path)
+    except (OSError, FormatError, ValueError, KeyError):
+        pass
+    else:
+        return path
+    found = []
+    with open_engine(reference.path, context=setting.context, threads=setting.threads) as engine:
+        cut = windows(engine, setting.corpus, tokens=setting.tokens, context=setting.context)
+        with logprobs.write_file(path, cut, engine.vocabulary) as file:
+            for logits, targets in _run(engine, cut, f"{reference.path.name} (reference)", progress):
+                rows = logprobs.encode(logits)
+                file.write(rows.data)
+                found.append(scores.compare(logits, rows, targets))
+                _check(found[-1], reference)
+    _write_floor(path, scores.concatenate(found))
+    cache.trim(path)
+    return path
+
+
+def _check(found: scores.TokenScores, subject: Subject) -> None:
+    if not np.isfinite(found.nll).all():
+        raise EngineError(f"{subject.path} answers with something other than numbers")
+
+
+def _write_floor(path: Path, found: scores.TokenScores) -> None:
+    """Keep what the reference scores against its own stored form: what 16-bit codes alone cost."""
+    assert found.kld is not None
+    assert found.same_top is not None
+    divergence, agreement = scores.mean(found.kld), scores.mean(found.same_top)
+    floor = {
+        "floor": divergence.value,
+        "floor_error": divergence.error,
+        "floor_agreement": agreement.value,
+    }
+    write_text(path.with_suffix(".json"), json.dumps(floor), force=True)
+
+
+def _floor(path: Path) -> dict[str, float]:
+    floor = json.loads(path.with_suffix(".json").read_text())
+    return {name: float(floor[name]) for name in ("floor", "floor_error", "floor_agreement")}
+
+
+def _measurements(
+    found: scores.TokenScores,
+    subject: Subject,
+    reference: Subject | None,
+    device: str,
+    conditions: dict[str, Any],
+    floor: dict[str, float],
+) -> list[Measurement]:
+    def measurement(metric: str, estimate: scores.Estimate, more: dict[str, Any]) -> Measurement:
+        return Measurement(
+            metric=metric,
+            value=estimate.value,
+            unit=METRICS[metric].unit,
+            artifact=subject.digest,
+            device=device,
+            uncertainty=estimate.error,
+            samples=len(found.nll),
+            conditions=conditions | more,
+        )
+
+    result = [measurement("perplexity", scores.perplexity(found.nll), {})]
+    if reference is not None and found.kld is not None and found.same_top is not None:
+        about = {
+            "reference": reference.path.name,
+            "reference_digest": reference.digest,
+            "reference_types": list(reference.types),
+            "reference_quantized": reference.quantized,
+        }
+        compared = scores.statistics(found)
+        result.append(measurement("kl_divergence", scores.mean(found.kld), about | floor | compared))
+        result.append(measurement("agreement", scores.mean(found.same_top), about | floor))
+    return result

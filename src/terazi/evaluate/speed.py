@@ -1,0 +1,96 @@
+"""Speed, load time and memory, in an engine process of their own."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from terazi.evaluate.measurement import METRICS, Measurement
+from terazi.runtime.llamacpp import open_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from terazi.evaluate.setting import Setting
+    from terazi.evaluate.subject import Subject
+    from terazi.progress import Progress
+
+__all__ = ["DECODE_TOKENS", "PROMPT_TOKENS", "measure", "median"]
+
+PROMPT_TOKENS = 512
+DECODE_TOKENS = 32
+_REPEATS = 7
+_SECONDS = 20.0
+
+
+def measure(subject: Subject, setting: Setting, progress: Progress) -> list[Measurement]:
+    """Return prompt and generation speed, load time and peak memory of a fresh process.
+
+    Speeds are medians over three to seven repeats. Peak memory is the largest resident size, mapped weights
+    and a KV cache for ``context`` tokens included, less what the interpreter held before.
+    """
+    task = f"{subject.path.name} (speed)"
+    progress(task, 0, 1, unit="runs")
+    load = _load()
+    context = setting.context
+    with open_engine(
+        subject.path, context=context, threads=setting.threads, embedding=subject.embeds
+    ) as engine:
+        prompt = min(PROMPT_TOKENS, context, engine.trained_context or context)
+        timings = engine.time(
+            prompt_tokens=prompt,
+            decode_tokens=0 if subject.embeds else min(DECODE_TOKENS, context),
+            repeats=_REPEATS,
+            seconds=_SECONDS,
+        )
+        peak, base = engine.peak_memory, engine.base_memory
+        load_time = engine.load_time
+        conditions: dict[str, Any] = {
+            "context": context,
+            "runtime": engine.runtime,
+            "threads": engine.threads,
+            "load_average_before": load,
+            "load_average": _load(),
+            "processor_share": round(timings.processor_share, 3),
+        }
+    progress(task, 1, 1, unit="runs")
+
+    def measurement(
+        metric: str, value: float, error: float | None, samples: int, **more: object
+    ) -> Measurement:
+        return Measurement(
+            metric=metric,
+            value=value,
+            unit=METRICS[metric].unit,
+            artifact=subject.digest,
+            device=setting.device,
+            uncertainty=error,
+            samples=samples,
+            conditions=conditions | more,
+        )
+
+    result = []
+    for metric, tokens, seconds in (
+        ("prefill_speed", timings.prompt_tokens, timings.prompt_seconds),
+        ("decode_speed", timings.decode_tokens, timings.decode_seconds),
+    ):
+        if seconds:
+            value, error = median([tokens / passed for passed in seconds])
+            result.append(measurement(metric, value, error, len(seconds), tokens=tokens))
+    # The digest has just been taken, so the file is in the system's cache as a rule.
+    result.append(measurement("load_time", load_time, None, 1, file_cache="warm"))
+    result.append(measurement("peak_memory", peak - base, None, 1, interpreter=base))
+    return result
+
+
+def median(values: Sequence[float]) -> tuple[float, float]:
+    """Return the median and its standard error, 1.2533 standard deviations over the root of the count."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.median(values), 1.2533 * spread / math.sqrt(len(values))
+
+
+def _load() -> float | None:
+    """Return how many processes wanted a processor over the last minute; None where it is unknown."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

@@ -1,0 +1,210 @@
+"""ONNX files to a Model: the graph's facts, and initializers read lazily, external data included.
+
+Format: onnx.proto3 (https://github.com/onnx/onnx). Weights stored in other files are untrusted paths: they
+must be regular files in the model's own directory (CVE-2022-25882, CVE-2024-27318 and successors).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from terazi.errors import FormatError, MissingExtraError
+from terazi.formats.huggingface.describe import (
+    chat_template,
+    read_config,
+    read_license,
+    read_tokenizer,
+    variant,
+)
+from terazi.formats.huggingface.reader import read_json
+from terazi.model import Config, Model, Tensor
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+__all__ = ["array", "detect", "graph_file", "load_graph", "read"]
+
+_NAMES = ("model.onnx", "onnx/model.onnx")
+_COMPANIONS = (
+    "config.json",
+    "genai_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "1_Pooling/config.json",
+)
+# onnx.TensorProto.DataType -> our name.
+_TYPES = {
+    1: "F32",
+    2: "U8",
+    3: "I8",
+    4: "U16",
+    5: "I16",
+    6: "I32",
+    7: "I64",
+    9: "BOOL",
+    10: "F16",
+    11: "F64",
+    12: "U32",
+    13: "U64",
+    16: "BF16",
+    17: "F8",
+    18: "F8",
+    19: "F8",
+    20: "F8",
+    21: "U4",
+    22: "I4",
+    23: "F4",
+    25: "U2",
+    26: "I2",
+}
+_LARGEST_GRAPH = 2 << 30  # protobuf's own limit
+
+
+def graph_file(path: Path | str) -> Path:
+    """Return the .onnx file that ``path`` (the file, or a directory with model.onnx) stands for."""
+    path = Path(path)
+    if path.is_dir():
+        for name in _NAMES:
+            if (path / name).is_file():
+                return path / name
+    return path
+
+
+def detect(path: Path) -> bool:
+    """Whether ``path`` is an .onnx file, or a directory that holds model.onnx."""
+    file = graph_file(path)
+    return file.suffix == ".onnx" and file.is_file()
+
+
+def load_graph(path: Path | str) -> ModelProto:
+    """Parse an .onnx file without its external data. Raises `FormatError` when it is no ONNX model."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise MissingExtraError("reading ONNX", "onnx") from None
+    path = graph_file(path)
+    if path.stat().st_size >= _LARGEST_GRAPH:
+        raise FormatError(path, "over 2 GiB in one protobuf", hint="save it with external data")
+    try:
+        model = onnx.load_model(str(path), load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise FormatError(path, f"not an ONNX model: {error}", hint="get the file again") from None
+    if not model.ir_version or not model.graph.node:
+        raise FormatError(path, "an ONNX model without a graph", hint="get the file again")
+    return model
+
+
+def read(path: Path | str) -> Model:
+    """Open an ONNX model. ``metadata`` has ``opsets``, ``operators`` (name -> count), inputs and outputs."""
+    path = Path(path)
+    file = graph_file(path)
+    proto = load_graph(file)
+    directory = file.parent
+    companions = tuple(directory / name for name in _COMPANIONS if (directory / name).is_file())
+    external = {_external_file(file, tensor)[0] for tensor in proto.graph.initializer if tensor.external_data}
+    tensors = {tensor.name: _tensor(file, tensor) for tensor in proto.graph.initializer}
+    return Model(
+        path=path,
+        format="onnx",
+        files=(file, *sorted(external), *companions),
+        name=path.stem if path.is_file() else path.name,
+        tensors=tensors,
+        metadata=_facts(proto),
+        **_description(directory),
+    )
+
+
+def array(path: Path, tensor: TensorProto) -> np.ndarray:
+    """Return one initializer of the model at ``path`` as an array, external data included."""
+    from onnx import TensorProto, numpy_helper
+
+    if not tensor.external_data:
+        return numpy_helper.to_array(tensor)
+    file, offset, length = _external_file(path, tensor)
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        whole = TensorProto()
+        whole.CopyFrom(tensor)
+        del whole.external_data[:]
+        whole.data_location = TensorProto.DEFAULT
+        whole.raw_data = opened.read(length)
+    return numpy_helper.to_array(whole)
+
+
+def _external_file(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
+    """Return (file, offset, length) of an initializer's bytes once they are known to be its own."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = PurePosixPath(entries.get("location", ""))
+    hint = "do not use this file: it names data outside its own directory"
+    if location.is_absolute() or ".." in location.parts or "\\" in str(location) or not location.name:
+        raise FormatError(path, f"tensor {tensor.name!r}: external data at {str(location)!r}", hint=hint)
+    file = path.parent / location
+    if file.is_symlink() or not file.is_file() or path.parent.resolve() not in file.resolve().parents:
+        raise FormatError(path, f"tensor {tensor.name!r}: no regular file {str(location)!r} beside the model")
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(file.stat().st_size - offset)))
+    except ValueError:
+        raise FormatError(path, f"tensor {tensor.name!r}: bad external offset or length") from None
+    if offset < 0 or length < 0 or offset + length > file.stat().st_size:
+        raise FormatError(path, f"tensor {tensor.name!r}: external data ends past {file.name}")
+    return file, offset, length
+
+
+def _tensor(path: Path, tensor: TensorProto) -> Tensor:
+    kind = _TYPES.get(tensor.data_type)
+    if kind is None or any(axis < 0 for axis in tensor.dims):
+        raise FormatError(path, f"tensor {tensor.name!r}: type {tensor.data_type} or shape is not known")
+    shape = tuple(tensor.dims)
+
+    def read_rows(start: int, stop: int) -> np.ndarray:
+        values = array(path, tensor)
+        rows = values.reshape(-1, shape[-1] if shape else 1)[start:stop]
+        return np.ascontiguousarray(rows).view(np.uint8)
+
+    return Tensor(name=tensor.name, shape=shape, type=kind, read=read_rows)
+
+
+def _facts(proto: ModelProto) -> dict[str, Any]:
+    operators: dict[str, int] = {}
+    for node in proto.graph.node:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    known = {tensor.name for tensor in proto.graph.initializer}
+    return {
+        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
+        "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        "inputs": [value.name for value in proto.graph.input if value.name not in known],
+        "outputs": [value.name for value in proto.graph.output],
+    }
+
+
+def _description(directory: Path) -> dict[str, Any]:
+    """Describe the model from the Hugging Face files beside it; without them only the graph is known."""
+    if (directory / "config.json").is_file():
+        values = read_json(directory / "config.json")
+        template = chat_template(directory)
+        return {
+            "config": read_config(directory, values),
+            "tokenizer": read_tokenizer(directory, template),
+            "license": read_license(directory, values),
+            "variant": variant(directory, values, template),
+        }
+    nothing = Config(
+        architecture="unknown",
+        context_length=0,
+        embedding_length=0,
+        block_count=0,
+        head_count=0,
+        head_counts_kv=(),
+        key_length=0,
+        value_length=0,
+        feed_forward_length=0,
+        vocabulary_size=0,
+    )
+    return {"config": nothing, "tokenizer": None}

@@ -1,0 +1,35 @@
+"""Command R (Cohere) and Command R7B (Cohere 2): attention and feed-forward side by side."""
+
+from __future__ import annotations
+
+from terazi.model.arch.decoder import PARAMETERS, TENSORS
+from terazi.model.arch.qwen import QUERY_KEY_NORMS
+from terazi.model.arch.table import Architecture, integer, layers_of_kind, real
+
+__all__ = ["ARCHITECTURES"]
+
+SCALED = {key: read for key, read in PARAMETERS.items() if not key.endswith("rms_epsilon")} | {
+    "attention.layer_norm_epsilon": real("layer_norm_eps", default=1e-5),
+    "logit_scale": real("logit_scale", default=0.0625),
+}
+
+ARCHITECTURES = (
+    Architecture(
+        name="command-r",
+        classes=("CohereForCausalLM",),
+        parameters=SCALED,
+        tensors=TENSORS | QUERY_KEY_NORMS,
+        expects={"hidden_act": ("silu",)},
+    ),
+    Architecture(
+        name="cohere2",
+        classes=("Cohere2ForCausalLM",),
+        parameters=SCALED
+        | {
+            "attention.sliding_window": integer("sliding_window"),
+            "attention.sliding_window_pattern": layers_of_kind("sliding_attention"),
+        },
+        tensors=TENSORS,
+        expects={"hidden_act": ("silu",), "attention_bias": (False,)},
+    ),
+)

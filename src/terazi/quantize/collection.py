@@ -1,0 +1,49 @@
+"""A collection: a whole series of presets of one model, each in a file of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from terazi.quantize.plan import Plan, make_plan
+from terazi.quantize.presets import ALIASES, PRESETS, preset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from terazi.calibrate import Calibration
+    from terazi.model import Model
+
+__all__ = ["collection_path", "plan_collection"]
+
+# Left out of the usual series: no saving, or meant for models trained with such weights.
+_SPECIAL = {"F32", "BF16", "F16", "TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "MXFP4_MOE"}
+
+
+def plan_collection(
+    model: Model, presets: Sequence[str] = (), *, calibration: Calibration | None = None, **options: Any
+) -> list[Plan]:
+    """Plan several presets; without any named, the usual series from Q8_0 down to the smallest.
+
+    The usual series leaves out what needs importance that ``calibration`` lacks, and has MXFP4_MOE for
+    models with experts. ``options`` are those of `make_plan`.
+    """
+    if presets:
+        names = list(dict.fromkeys(preset(name).name for name in presets))
+        return [make_plan(model, name, calibration=calibration, **options) for name in names]
+    left_out = _SPECIAL - ({"MXFP4_MOE"} if model.config.expert_count > 1 else set())
+    plans = [
+        make_plan(model, name, calibration=calibration, **options) for name in PRESETS if name not in left_out
+    ]
+    return [plan for plan in plans if not plan.without_importance(calibration)]
+
+
+def collection_path(directory: Path | str, model: Model, plan: Plan) -> Path:
+    """Return where a plan's file goes: ``directory/model-PRESET.gguf``, without the source's own type."""
+    stem = (
+        model.path.name if model.path.is_dir() else re.sub(r"(-00001-of-\d{5})?\.gguf$", "", model.path.name)
+    )
+    types = "|".join(sorted([*PRESETS, *ALIASES], key=len, reverse=True))
+    stem = re.sub(rf"(?i)[-._]({types})$", "", stem)
+    return Path(directory) / f"{stem}-{plan.preset}.gguf"

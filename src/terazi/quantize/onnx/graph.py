@@ -1,0 +1,219 @@
+"""Rewriting an ONNX graph: matrices and embedding tables replaced by quantized ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from terazi.codecs.onnx import pack
+from terazi.formats.onnx import array
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from terazi.quantize.methods.blocks import Blocks
+
+__all__ = ["Matrix", "Rewrite", "matrices", "observing", "tables"]
+
+_CONTRIB = "com.microsoft"
+_SMALLEST_TABLE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A constant weight of a MatMul or Gemm node, as [outputs, inputs]; or of a Gather: [rows, width]."""
+
+    node: str
+    input: str
+    initializer: str
+    transposed: bool
+    bias: str | None
+    size: int
+
+
+def matrices(model: ModelProto) -> list[Matrix]:
+    """Return the matrix products by a constant, in the graph's order."""
+    constants = _float_matrices(model.graph)
+    found = []
+    for node in model.graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in constants:
+            continue
+        attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+        plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0
+        if node.op_type == "Gemm" and (not plain or attributes.get("transA")):
+            continue
+        dims = constants[node.input[1]].dims
+        bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else None
+        # A MatMul's weight is stored [inputs, outputs]; a Gemm's with transB the other way.
+        transposed = not attributes.get("transB", 0)
+        found.append(Matrix(node.name, node.input[0], node.input[1], transposed, bias, int(np.prod(dims))))
+    return found
+
+
+def tables(model: ModelProto) -> list[Matrix]:
+    """Return embedding tables: large constant matrices that rows are gathered from, and only that."""
+    constants = _float_matrices(model.graph)
+    uses: dict[str, int] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            uses[name] = uses.get(name, 0) + 1
+    return [
+        Matrix(node.name, node.input[1], node.input[0], False, None, size)
+        for node in model.graph.node
+        if node.op_type == "Gather" and node.input[0] in constants and uses[node.input[0]] == 1
+        and not any(entry.name == "axis" and entry.i for entry in node.attribute)
+        and (size := int(np.prod(constants[node.input[0]].dims))) >= _SMALLEST_TABLE
+    ]  # fmt: skip
+
+
+def observing(model: ModelProto, names: list[str]) -> ModelProto:
+    """Return the model with the activations ``names`` as its only outputs."""
+    observed = ModelProto()
+    observed.CopyFrom(model)
+    del observed.graph.output[:]
+    observed.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
+    )
+    return observed
+
+
+class Rewrite:
+    """Collects replacements for nodes of one model; `finish` puts them in and drops what is unused."""
+
+    def __init__(self, model: ModelProto, path: Path) -> None:
+        self._model = model
+        self._path = path
+        self._constants = _float_matrices(model.graph)
+        self._nodes = {node.name: node for node in model.graph.node}
+        self._replaced: dict[str, list[NodeProto]] = {}
+        self._added: dict[str, TensorProto] = {}
+
+    def weight(self, matrix: Matrix) -> np.ndarray:
+        """Return float32[outputs, inputs] of a matrix, or float32[rows, width] of a table."""
+        values = array(self._path, self._constants[matrix.initializer]).astype(np.float32)
+        return np.ascontiguousarray(values.T if matrix.transposed else values)
+
+    def to_blocks(self, matrix: Matrix, blocks: Blocks) -> None:
+        """Multiply by weights in groups: MatMulNBits."""
+        node, name = self._nodes[matrix.node], matrix.initializer
+        rows, groups, group_size = blocks.codes.shape
+        inputs = [node.input[0], self._add(f"{name}_codes", pack(blocks.codes, blocks.bits))]
+        inputs.append(self._add(f"{name}_scales", blocks.scales))
+        if blocks.zero_points is not None:
+            inputs.append(self._add(f"{name}_zeros", pack(blocks.zero_points, blocks.bits)))
+        if matrix.bias:
+            inputs += [""] * (5 - len(inputs)) + [matrix.bias]
+        self._replace(
+            node,
+            "MatMulNBits",
+            inputs,
+            K=groups * group_size,
+            N=rows,
+            bits=blocks.bits,
+            block_size=group_size,
+        )
+
+    def to_dynamic(self, matrix: Matrix) -> None:
+        """Multiply in int8: one scale per output channel, activations quantized as they come."""
+        node, name = self._nodes[matrix.node], matrix.initializer
+        weight = self.weight(matrix)
+        scales = np.maximum(np.abs(weight).max(1), 1e-12) / np.float32(127)
+        codes = np.round(weight / scales[:, None]).astype(np.int8)
+        inputs = [node.input[0], self._add(f"{name}_codes", np.ascontiguousarray(codes.T))]
+        inputs.append(self._add(f"{name}_scales", scales.astype(np.float32)))
+        inputs.append(self._add(f"{name}_zeros", np.zeros(len(scales), np.int8)))
+        self._replace(node, "DynamicQuantizeMatMul", [*inputs, *([matrix.bias] if matrix.bias else [])])
+
+    def table_to_int8(self, matrix: Matrix) -> None:
+        """Gather int8 rows and their scales, in standard operators."""
+        node, name = self._nodes[matrix.node], matrix.initializer
+        weight = self.weight(matrix)
+        scales = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-12) / np.float32(127)
+        codes = self._add(f"{name}_codes", np.round(weight / scales).astype(np.int8))
+        indices, output = node.input[1], node.output[0]
+        make = helper.make_node
+        self._replaced[node.name] = [
+            make("Gather", [codes, indices], [f"{output}_codes"], name=f"{node.name}_codes"),
+            make("Cast", [f"{output}_codes"], [f"{output}_floats"], name=f"{node.name}_cast", to=1),
+            make(
+                "Gather",
+                [self._add(f"{name}_scales", scales.astype(np.float32)), indices],
+                [f"{output}_scales"],
+                name=f"{node.name}_scales",
+            ),
+            make("Mul", [f"{output}_floats", f"{output}_scales"], [output], name=f"{node.name}_scaled"),
+        ]
+
+    def table_to_int4(self, matrix: Matrix, blocks: Blocks) -> None:
+        """Gather 4-bit rows (symmetric blocks) with 16-bit scales: GatherBlockQuantized."""
+        node, name = self._nodes[matrix.node], matrix.initializer
+        rows, groups, group_size = blocks.codes.shape
+        signed = (blocks.codes.astype(np.int8) - 8).view(np.uint8) & 15
+        packed = pack(signed.reshape(rows, -1), 4)
+        codes = helper.make_tensor(
+            f"{name}_codes", TensorProto.INT4, [rows, groups * group_size], packed.tobytes(), raw=True
+        )
+        self._added[codes.name] = codes
+        scales = self._add(f"{name}_scales", blocks.scales.astype(np.float16))
+        half = f"{node.output[0]}_half"
+        self._replace(
+            node,
+            "GatherBlockQuantized",
+            [codes.name, node.input[1], scales],
+            gather_axis=0,
+            quantize_axis=1,
+            block_size=group_size,
+        )
+        gather = self._replaced[node.name][0]
+        gather.output[0] = half
+        cast = helper.make_node("Cast", [half], [node.output[0]], name=f"{node.name}_cast", to=1)
+        self._replaced[node.name].append(cast)
+
+    def finish(self) -> ModelProto:
+        """Return the rewritten model, with every remaining weight inside."""
+        graph = self._model.graph
+        nodes = [new for node in graph.node for new in self._replaced.get(node.name, [node])]
+        used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
+        kept = [self._inside(tensor) for tensor in graph.initializer if tensor.name in used]
+        result = ModelProto()
+        result.CopyFrom(self._model)
+        del result.graph.node[:], result.graph.initializer[:]
+        result.graph.node.extend(nodes)
+        result.graph.initializer.extend([*kept, *self._added.values()])
+        _require(result, "", 21)
+        _require(result, _CONTRIB, 1)
+        result.ir_version = max(result.ir_version, 10)
+        return result
+
+    def _inside(self, tensor: TensorProto) -> TensorProto:
+        if not tensor.external_data:
+            return tensor
+        return numpy_helper.from_array(array(self._path, tensor), tensor.name)
+
+    def _add(self, name: str, values: np.ndarray) -> str:
+        self._added[name] = numpy_helper.from_array(values, name)
+        return name
+
+    def _replace(self, node: NodeProto, operator: str, inputs: list[str], **attributes: Any) -> None:
+        self._replaced[node.name] = [
+            helper.make_node(
+                operator, inputs, list(node.output), name=node.name, domain=_CONTRIB, **attributes
+            )
+        ]
+
+
+def _float_matrices(graph: GraphProto) -> Mapping[str, TensorProto]:
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    return {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type in kinds}
+
+
+def _require(model: ModelProto, domain: str, version: int) -> None:
+    for entry in model.opset_import:
+        if entry.domain == domain:
+            entry.version = max(entry.version, version)
+            return
+    model.opset_import.append(helper.make_opsetid(domain, version))

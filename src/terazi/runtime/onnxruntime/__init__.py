@@ -1,0 +1,112 @@
+"""Run ONNX models in onnxruntime, in a child process whose crash is an error and not the end."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from terazi.errors import MissingExtraError, NotFoundError, UnsupportedError
+from terazi.runtime.engine import Engine, default_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from onnx import ModelProto
+
+__all__ = ["OnnxRuntime", "open_engine", "open_graph"]
+
+
+def open_engine(
+    path: Path | str, *, context: int = 512, threads: int | None = None, timeout: float = 600
+) -> OnnxRuntime:
+    """Load an .onnx file (or a directory with model.onnx) into onnxruntime's CPU provider.
+
+    ``context`` cuts longer texts. Raises `MissingExtraError` without onnxruntime and `EngineError` with its
+    reason when the model cannot be loaded.
+    """
+    return OnnxRuntime(Path(path), context=context, threads=threads, timeout=timeout)
+
+
+@contextmanager
+def open_graph(graph: ModelProto, beside: Path, *, threads: int | None = None) -> Iterator[OnnxRuntime]:
+    """Run a graph in memory as if it were saved in the directory of ``beside``, where its tokenizer is."""
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="terazi-") as temporary:
+        path = Path(temporary) / "model.onnx"
+        path.write_bytes(graph.SerializeToString())
+        for name in ("tokenizer.json", "1_Pooling/config.json"):
+            if (beside.parent / name).is_file():
+                (path.parent / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(beside.parent / name, path.parent / name)
+        with open_engine(path, context=128, threads=threads) as engine:
+            yield engine
+
+
+class OnnxRuntime(Engine):
+    """The parent's side of an onnxruntime child process."""
+
+    def __init__(self, path: Path, *, context: int, threads: int | None, timeout: float) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        from terazi.runtime.child import Child
+
+        try:
+            self.runtime = f"onnxruntime {version('onnxruntime')}"
+        except PackageNotFoundError:
+            raise MissingExtraError("running ONNX models", "onnx") from None
+        path = path / "model.onnx" if path.is_dir() else path
+        if not path.is_file():
+            raise NotFoundError(f"{path}: no such file")
+        self.threads = default_threads() if threads is None else threads
+        self.context = context
+        self.vocabulary = 0
+        self._child = Child("terazi.runtime.onnxruntime.worker", timeout=timeout)
+        try:
+            opened = self._child.call(
+                "open", path=str(path.resolve()), threads=self.threads, context=context
+            ).values
+        except BaseException:
+            self._child.close()
+            raise
+        self.load_time = float(opened["load_time"])
+        self.inputs = tuple(opened["inputs"])
+        self.outputs = tuple(opened["outputs"])
+
+    def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
+        """Raise `UnsupportedError`: plain ONNX graphs are run whole, with `run` or `embed`."""
+        raise UnsupportedError("this ONNX model is no language model that onnxruntime runs by tokens")
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Run the graph once on named inputs and return every output."""
+        return list(self._child.call("run", *feeds.values(), names=list(feeds)).arrays)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Return one unit vector per text: float32[len(texts), dimensions]."""
+        return self._child.call("embed", texts=list(texts)).arrays[0]
+
+    def gram(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return, per output [batch, tokens, n], the sum of ``x xT`` over the tokens: float32[n, n]."""
+        arrays = self._child.call("gram", texts=list(texts)).arrays
+        return dict(zip(self.outputs, arrays, strict=True))
+
+    def activations(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return, per output [batch, tokens, n], its rows at real tokens of ``texts``: float32[rows, n]."""
+        arrays = self._child.call("activations", texts=list(texts)).arrays
+        return dict(zip(self.outputs, arrays, strict=True))
+
+    def latencies(self, *, batch: int, tokens: int, repeats: int) -> list[float]:
+        """Return seconds of each run on ``batch`` sequences of ``tokens`` tokens, after a warm-up."""
+        return self._child.call("time", batch=batch, tokens=tokens, repeats=repeats).values["seconds"]
+
+    @property
+    def peak_memory(self) -> int:
+        """Largest resident size of the child so far in bytes, interpreter included."""
+        return int(self._child.call("memory").values["peak"])
+
+    def close(self) -> None:
+        """End the child process; closing twice is harmless."""
+        self._child.close()

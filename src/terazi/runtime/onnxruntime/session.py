@@ -1,0 +1,123 @@
+"""An ONNX model open in onnxruntime, inside the child process: run, embed, observe, time."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from terazi.errors import EngineError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Session"]
+
+_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
+_BATCH = 16
+
+
+class Session:
+    """One model; its tokenizer and pooling are read from the files beside it."""
+
+    def __init__(self, path: Path, *, threads: int, context: int) -> None:
+        started = time.perf_counter()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise EngineError(f"onnxruntime cannot load {path}: {_first_line(error)}") from None
+        self.load_time = time.perf_counter() - started
+        self.inputs = {value.name: value.type for value in self._session.get_inputs()}
+        self.outputs = [value.name for value in self._session.get_outputs()]
+        self._directory = path.parent
+        self._context = context
+        self._tokenizer: Any = None
+
+    def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Return every output, in the model's order."""
+        try:
+            return [np.asarray(output) for output in self._session.run(None, feeds)]
+        except Exception as error:
+            raise EngineError(f"onnxruntime: {_first_line(error)}") from None
+
+    def feeds(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Tokenize and pad ``texts`` into the inputs this model takes."""
+        encodings = self._tokenize().encode_batch(list(texts))
+        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        unknown = self.inputs.keys() - columns.keys()
+        if unknown:
+            raise UnsupportedError(f"the model takes {', '.join(sorted(unknown))}: texts alone do not run it")
+        return {
+            name: np.array([getattr(encoding, columns[name]) for encoding in encodings], _TYPES[kind])
+            for name, kind in self.inputs.items()
+        }
+
+    def token_count(self, texts: Sequence[str]) -> int:
+        """Number of tokens of ``texts`` without padding."""
+        return sum(sum(encoding.attention_mask) for encoding in self._tokenize().encode_batch(list(texts)))
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Return unit vectors, pooled as ``1_Pooling/config.json`` says (the mean where it says nothing)."""
+        pieces = []
+        for start in range(0, len(texts), _BATCH):
+            feeds = self.feeds(texts[start : start + _BATCH])
+            states = self.run(feeds)[0].astype(np.float32)
+            if states.ndim == 3:
+                states = self._pool(states, feeds["attention_mask"])
+            pieces.append(states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12))
+        return np.concatenate(pieces)
+
+    def time(self, *, batch: int, tokens: int, repeats: int) -> list[float]:
+        """Return seconds of each run on ``batch`` sequences of ``tokens`` tokens, after a warm-up."""
+        generator = np.random.default_rng(0)
+        feeds = {
+            name: (
+                generator.integers(1000, 20_000, (batch, tokens))
+                if name == "input_ids"
+                else np.full((batch, tokens), name == "attention_mask")
+            ).astype(_TYPES[kind])
+            for name, kind in self.inputs.items()
+        }
+        self.run(feeds)
+        seconds = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            self.run(feeds)
+            seconds.append(time.perf_counter() - started)
+        return seconds
+
+    def _tokenize(self) -> Any:
+        if self._tokenizer is None:
+            from tokenizers import Tokenizer
+
+            file = self._directory / "tokenizer.json"
+            if not file.is_file():
+                raise UnsupportedError(f"{file}: missing, so texts cannot be tokenized for this model")
+            self._tokenizer = Tokenizer.from_file(str(file))
+            self._tokenizer.enable_truncation(self._context)
+            padding = self._tokenizer.padding or {}
+            kept = {key: value for key, value in padding.items() if key.startswith("pad_")}
+            self._tokenizer.enable_padding(**kept)
+        return self._tokenizer
+
+    def _pool(self, states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        file = self._directory / "1_Pooling" / "config.json"
+        pooling = json.loads(file.read_text()) if file.is_file() else {}
+        if pooling.get("pooling_mode_cls_token"):
+            return states[:, 0]
+        weights = mask[..., None].astype(np.float32)
+        return (states * weights).sum(1) / np.maximum(weights.sum(1), 1)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

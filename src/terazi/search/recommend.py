@@ -1,0 +1,126 @@
+"""From measured variants to a recommendation: limits, score, Pareto front, reasons. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from terazi.search import reasons
+from terazi.search.candidate import Recommendation, Rejection
+from terazi.search.estimates import decode_speed
+from terazi.search.frameworks import framework
+from terazi.search.limits import violations
+from terazi.search.pareto import front
+from terazi.search.scoring import quality_loss, quality_metric, score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from terazi.devices import Budget, Device, UseCase
+    from terazi.search.candidate import Candidate, QualityMetric, Scored
+
+__all__ = ["recommend"]
+
+
+def recommend(
+    candidates: Sequence[Candidate],
+    device: Device,
+    use_case: UseCase,
+    budget: Budget,
+    *,
+    context: int | None = None,
+) -> Recommendation:
+    """Rank ``candidates`` for a use case on a device, within ``budget`` over the use case's own floors.
+
+    ``context`` (tokens) is what each candidate's ``memory_needed`` was computed for; the use case's by
+    default. When nothing keeps the limits, the pick is None and ``changes`` says what would have to give.
+    """
+    context = context or use_case.context
+    limits = budget.over(use_case.floors)
+    metric = quality_metric(candidates)
+    source = next((candidate for candidate in candidates if candidate.source), None)
+    reference = source.value("perplexity") if source is not None else None
+    scored, broken = [], []
+    for candidate in candidates:
+        problems = violations(candidate, device, limits, context)
+        if problems:
+            broken.append((candidate, problems))
+        else:
+            scored.append(score(candidate, device, use_case, metric, reference))
+    ranked = sorted(scored, key=lambda entry: (-entry.score, entry.candidate.size, entry.candidate.label))
+    rejected = tuple(
+        Rejection(
+            candidate=candidate,
+            reasons=tuple(problem.reason for problem in problems),
+            decode_speed=decode_speed(candidate, device),
+        )
+        for candidate, problems in broken
+    )
+    best = ranked[0] if ranked else None
+    return Recommendation(
+        device=device,
+        use_case=use_case,
+        budget=limits,
+        context=context,
+        quality_metric=metric,
+        ranked=tuple(ranked),
+        rejected=rejected,
+        front=_front(candidates, device, metric, reference),
+        reasons=tuple(_reasons(ranked, source, device, use_case, metric, context)),
+        framework=framework(device, use_case, best),
+        changes=() if ranked else tuple(reasons.changes(broken)),
+        caveats=tuple(_caveats(candidates, device, source, best, metric)),
+    )
+
+
+def _front(
+    candidates: Sequence[Candidate], device: Device, metric: QualityMetric | None, reference: float | None
+) -> frozenset[str]:
+    working = [candidate for candidate in candidates if candidate.failure is None]
+    points = []
+    for candidate in working:
+        rate = decode_speed(candidate, device)
+        loss = quality_loss(candidate, metric, reference) if metric else 0.0
+        points.append((loss, float(candidate.size), -(rate.value if rate else 0.0)))
+    return frozenset(working[index].label for index in front(points))
+
+
+def _reasons(
+    ranked: Sequence[Scored],
+    source: Candidate | None,
+    device: Device,
+    use_case: UseCase,
+    metric: QualityMetric | None,
+    context: int,
+) -> list[str]:
+    if not ranked:
+        return [f"No variant keeps every limit for {use_case.title.lower()} on {device.title}."]
+    best = ranked[0]
+    return [
+        *reasons.facts(best, source, device, use_case, context),
+        *(reasons.runner_up(other, best, metric) for other in ranked[1:3]),
+    ]
+
+
+def _caveats(
+    candidates: Sequence[Candidate],
+    device: Device,
+    source: Candidate | None,
+    best: Scored | None,
+    metric: QualityMetric | None,
+) -> list[str]:
+    notes = []
+    if source is not None and best is not None and (note := reasons.source_note(source, best)):
+        notes.append(note)
+    if not device.detected:
+        notes.append(
+            f"Speed on {device.title} is an estimate: half of its memory bandwidth over the bytes that one "
+            "token reads. Small models and types that are costly to decode come out slower. Measure on the "
+            "device before you promise a figure."
+        )
+    if device.power is not None:
+        notes.append(f"Energy is an estimate from an assumed {device.power.watts:g} W.")
+    if metric is None:
+        notes.append("No quality was measured: only size and speed were weighed.")
+    if failed := [candidate.label for candidate in candidates if candidate.failure]:
+        notes.append(f"Could not be measured: {', '.join(failed)}. The reasons are in the table.")
+    return notes

@@ -1,0 +1,227 @@
+"""Every architecture: random weights from transformers, converted, give llama.cpp the same logits."""
+
+import numpy as np
+import pytest
+
+from terazi.convert.gguf import to_gguf
+from terazi.formats import gguf, open_model
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+VOCABULARY = 320
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def longrope(original):
+    """LongRoPE within the original context (llama.cpp rounds contexts up to 256) or beyond it."""
+    factors = {"long_factor": [4.0, 3.0, 2.0, 4.0, 3.0, 2.0], "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]}
+    common = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75}
+    return {
+        "original_max_position_embeddings": original,
+        "rope_parameters": common | factors | {"original_max_position_embeddings": original},
+    }
+
+
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+# Name -> transformers class and what its configuration has beyond `SMALL`.
+DECODERS = {
+    "llama": ("Llama", {}),
+    "llama-tied": ("Llama", {"tie_word_embeddings": True}),
+    "llama-biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-llama3": ("Llama", {"rope_parameters": LLAMA3}),
+    "llama-linear": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}},
+    ),
+    "llama-head-size": ("Llama", {"head_dim": 32}),
+    "mistral": ("Mistral", {"sliding_window": None}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "qwen2": ("Qwen2", {}),
+    "qwen2-yarn": ("Qwen2", {"rope_parameters": YARN}),
+    "qwen3": ("Qwen3", {"head_dim": 32}),
+    "qwen3-tied": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    "qwen2moe": ("Qwen2Moe", EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 64}),
+    "qwen3moe": ("Qwen3Moe", EXPERTS | {"num_experts": 4, "head_dim": 16, "norm_topk_prob": True}),
+}
+
+DECODERS |= {
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 5}),
+    "ministral3": (
+        "Ministral3",
+        {
+            "head_dim": 16,
+            "rope_parameters": YARN
+            | {
+                "original_max_position_embeddings": 16,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+    ),
+    "gemma": ("Gemma", {"head_dim": 16}),
+    "gemma2": ("Gemma2", {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8}),
+    "gemma3": (
+        "Gemma3",
+        {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "num_hidden_layers": 7},
+    ),
+    "phi2": ("Phi", {"partial_rotary_factor": 0.5}),
+    "phi3": ("Phi3", {}),
+    "phi3-short-context": ("Phi3", {"max_position_embeddings": 1024} | longrope(256)),
+    "phi3-long-context": ("Phi3", longrope(32)),
+    "olmo": ("Olmo", {"clip_qkv": 2.0}),
+    "olmo2": ("Olmo2", {}),
+    "olmo3": ("Olmo3", {"sliding_window": 8, "num_hidden_layers": 4}),
+    "olmoe": ("Olmoe", {"num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4}),
+    "granite": (
+        "Granite",
+        {
+            "attention_multiplier": 0.2,
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.5,
+            "logits_scaling": 4.0,
+        },
+    ),
+    "granitemoe": ("GraniteMoe", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "granitemoeshared": (
+        "GraniteMoeShared",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 64},
+    ),
+    "starcoder2": ("Starcoder2", {"sliding_window": None}),
+    "gpt2": ("GPT2", {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256}),
+    "gptneox": ("GPTNeoX", {"rotary_pct": 0.25}),
+    "gptneox-serial": ("GPTNeoX", {"use_parallel_residual": False}),
+    "command-r": ("Cohere", {"logit_scale": 0.5}),
+    "command-r-norms": ("Cohere", {"use_qk_norm": True, "num_hidden_layers": 64}),
+    "cohere2": ("Cohere2", {"sliding_window": 8, "num_hidden_layers": 5}),
+    "lfm2": ("Lfm2", {"layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3}),
+    "mamba": ("Mamba", {"state_size": 16, "intermediate_size": 128}),
+    "mamba2": (
+        "Mamba2",
+        {"state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16},
+    ),
+}
+
+# Encoders: name -> transformers class and what its configuration has beyond `SMALL`.
+ENCODERS = {
+    "bert": ("Bert", {}),
+    "roberta": ("Roberta", {"pad_token_id": 1}),
+    "xlm-roberta": ("XLMRoberta", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "distilbert": ("DistilBert", {"dim": 64, "hidden_dim": 96, "n_layers": 3, "n_heads": 4}),
+    "modern-bert": (
+        "ModernBert",
+        {"num_hidden_layers": 5, "local_attention": 16, "norm_eps": 1e-5, "num_key_value_heads": None},
+    ),
+    "nomic-bert": ("NomicBert", {"pad_token_id": 0}),
+    "jina-bert-v3": ("JinaEmbeddingsV3", {"pad_token_id": 1}),
+    "eurobert": ("EuroBert", {"pad_token_id": 1, "mask_token_id": 2}),
+}
+
+TOKENS = np.random.default_rng(7).integers(1, VOCABULARY, 48)
+
+
+# llama.cpp computes GELU from a table of half-precision values.
+GELU = {"gemma", "gemma2", "gemma3", "phi2", "starcoder2", "gpt2", "gptneox", "gptneox-serial"}
+
+
+def build(name, extra):
+    config_class = {"Gemma3": "Gemma3TextConfig"}.get(name, f"{name}Config")
+    model_class = {"GPT2": "GPT2LMHeadModel"}.get(name, f"{name}ForCausalLM")
+    config = getattr(transformers, config_class)(**(SMALL | extra))
+    config._attn_implementation = "eager"
+    return getattr(transformers, model_class)(config).eval()
+
+
+def build_encoder(name, extra):
+    config = getattr(transformers, f"{name}Config")(**(SMALL | extra))
+    config._attn_implementation = "eager"
+    return getattr(transformers, f"{name}Model")(config).eval()
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_logits_match_transformers(family, save, convert, llama_cpp):
+    """Largest difference below 2e-4 of the logits' spread: both compute in float32, in different orders.
+
+    With GELU 3e-3.
+    """
+    model = build(*DECODERS[family])
+    path = convert(save(model))
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS[None])).logits[0].numpy()
+    logits = llama_cpp(path, TOKENS)
+    tolerance = 3e-3 if family in GELU else 2e-4
+    assert np.abs(logits - expected).max() < tolerance * expected.std()
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_embeddings_match_transformers(family, save, convert, llama_cpp):
+    """Mean-pooled unit vectors: no component differs by more than 1e-3 (GELU from a table)."""
+    model = build_encoder(*ENCODERS[family])
+    path = convert(save(model))
+    tokens = np.maximum(TOKENS, 3)  # no padding or mask
+    with torch.no_grad():
+        expected = model(torch.tensor(tokens[None])).last_hidden_state[0].mean(0).numpy()
+    vector = llama_cpp(path, tokens, "embed")[0]
+    assert np.abs(vector - expected / np.linalg.norm(expected)).max() < 1e-3
+
+
+MISTAKES = {
+    "halves taken for pairs": lambda tensors, keys: tensors.update(
+        {"blk.1.attn_q.weight": halves(tensors["blk.1.attn_q.weight"])}
+    ),
+    "another epsilon": lambda tensors, keys: keys.update(
+        {"llama.attention.layer_norm_rms_epsilon": np.float32(1e-3)}
+    ),
+    "another rotary base": lambda tensors, keys: keys.update({"llama.rope.freq_base": np.float32(1.2e4)}),
+    "gate for up": lambda tensors, keys: tensors.update(
+        {"blk.0.ffn_up.weight": tensors["blk.0.ffn_gate.weight"].renamed("blk.0.ffn_up.weight")}
+    ),
+}
+
+
+def halves(tensor):
+    """Undo the rotary interleaving of one tensor."""
+    order = np.arange(64).reshape(4, 8, 2).swapaxes(1, 2).reshape(-1)
+    return tensor.taking_rows(order)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_comparison_notices(mistake, save, llama_cpp, tmp_path):
+    """The tolerance is far below what a small mistake in a table does."""
+    model = build(*DECODERS["llama"])
+    made = to_gguf(open_model(save(model)))
+    tensors, keys = dict(made.tensors), dict(made.metadata)
+    MISTAKES[mistake](tensors, keys)
+    path = gguf.write(tmp_path / "wrong.gguf", keys, list(tensors.values()))
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS[None])).logits[0].numpy()
+    assert np.abs(llama_cpp(path, TOKENS) - expected).max() > 2e-3 * expected.std()

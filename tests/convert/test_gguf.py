@@ -1,0 +1,164 @@
+"""Real checkpoints and the whole command: the result runs in llama.cpp and computes the same."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import terazi
+from terazi.cli.convert import command
+from terazi.convert.gguf import to_gguf
+from terazi.errors import ExistsError, FormatError, UnsupportedError, UsageError
+from terazi.formats import open_model
+from terazi.runtime.llamacpp import open_engine
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+SENTENCES = [
+    "A man is eating food.",
+    "Héllo, WORLD! 中文 naïve don't [x] e-mail@test.com 3.14",
+    "The quick brown fox jumps over the lazy dog; unaffable, antidisestablishmentarianism.",
+    "x",
+]
+
+
+def test_llama_checkpoint_gives_the_logits_of_transformers(reference_9m, hamlet, convert, llama_cpp):
+    """In float32 throughout, the largest difference is below 1e-4 of the logits' spread."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(reference_9m)
+    tokens = tokenizer(hamlet.read_text("utf-8")[2000:5000])["input_ids"][:256]
+    model = transformers.AutoModelForCausalLM.from_pretrained(reference_9m, dtype=torch.float32)
+    with torch.no_grad():
+        expected = model(torch.tensor([tokens])).logits[0].numpy()
+    logits = llama_cpp(convert(reference_9m), tokens)
+    assert np.abs(logits - expected).max() < 1e-4 * expected.std()
+
+
+def test_as_users_run_it_the_likeliest_token_stays(reference_9m, hamlet, convert):
+    """With llama.cpp's default F16 cache: KL divergence below 1e-5, the same top token everywhere."""
+    path = convert(reference_9m)
+    model = transformers.AutoModelForCausalLM.from_pretrained(reference_9m, dtype=torch.float32)
+    with open_engine(path, context=512, threads=1) as engine:
+        tokens = engine.tokenize(hamlet.read_text("utf-8")[2000:5000])[:400]
+        logits = torch.tensor(engine.logits(tokens))
+    with torch.no_grad():
+        expected = model(torch.tensor([tokens])).logits[0]
+    ours, theirs = logits.log_softmax(-1), expected.log_softmax(-1)
+    assert (theirs.exp() * (theirs - ours)).sum(-1).mean() < 1e-5
+    assert (logits.argmax(-1) == expected.argmax(-1)).float().mean() > 0.99
+
+
+def test_minilm_gives_the_vectors_of_transformers(minilm, convert):
+    """Mean-pooled unit vectors agree to 1e-5 per component... in llama.cpp's default precision, to 1e-3."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    model = transformers.AutoModel.from_pretrained(minilm, dtype=torch.float32)
+    with open_engine(convert(minilm), context=512, threads=1, embedding=True) as engine:
+        vectors = engine.embed(SENTENCES)
+        tokens = [engine.tokenize(sentence) for sentence in SENTENCES]
+    assert tokens == [tokenizer(sentence)["input_ids"] for sentence in SENTENCES]
+    for vector, sentence in zip(vectors, SENTENCES, strict=True):
+        with torch.no_grad():
+            pooled = model(**tokenizer(sentence, return_tensors="pt")).last_hidden_state[0].mean(0).numpy()
+        assert np.abs(vector - pooled / np.linalg.norm(pooled)).max() < 1e-3
+
+
+def test_minilm_is_described(minilm):
+    model = to_gguf(open_model(minilm))
+    assert model.metadata["general.architecture"] == "bert"
+    assert model.metadata["general.license"] == "apache-2.0"
+    assert model.metadata["bert.pooling_type"] == 1
+    assert model.metadata["bert.attention.causal"] is False
+    assert model.config.block_count == 6
+    assert model.tokenizer.kind == "bert"
+    assert model.variant == "embedding"
+
+
+@pytest.mark.parametrize("type", ["F32", "F16", "BF16"])
+def test_types(reference_9m, type):
+    model = to_gguf(open_model(reference_9m), type=type)
+    assert {tensor.type for tensor in model.tensors.values() if len(tensor.shape) > 1} == {type}
+    assert {tensor.type for tensor in model.tensors.values() if len(tensor.shape) == 1} == {"F32"}
+    original = open_model(reference_9m).tensors["model.layers.3.mlp.down_proj.weight"].rows()
+    kept = model.tensors["blk.3.ffn_down.weight"].rows()
+    assert (
+        np.abs(kept - original).max() <= np.abs(original).max() * {"F32": 0, "F16": 1e-3, "BF16": 4e-3}[type]
+    )
+
+
+def test_a_converted_model_is_returned_as_it_is(smollm2):
+    model = open_model(smollm2)
+    assert to_gguf(model) is model
+
+
+def test_verb_and_command(reference_9m, tmp_path):
+    artifact = terazi.convert(reference_9m, output=tmp_path / "a.gguf", type="F16")
+    assert artifact.size == (tmp_path / "a.gguf").stat().st_size
+    assert artifact.label == "F16"
+    runner = CliRunner()
+    arguments = [str(reference_9m), str(tmp_path / "b.gguf"), "--type", "f16", "--json"]
+    dry = json.loads(runner.invoke(command, [*arguments, "--dry-run"]).stdout)
+    assert not (tmp_path / "b.gguf").exists()
+    done = json.loads(runner.invoke(command, arguments).stdout)
+    assert dry["size"] == done["size"] == artifact.size
+    assert done["digest"] == artifact.digest
+    with pytest.raises(ExistsError):
+        terazi.convert(reference_9m, output=tmp_path / "a.gguf")
+    with pytest.raises(UsageError, match="GGUF already"):
+        terazi.convert(tmp_path / "a.gguf", output=tmp_path / "c.gguf")
+    with pytest.raises(UsageError, match="cannot convert to"):
+        terazi.convert(reference_9m, to="flac", output=tmp_path / "c.gguf")
+
+
+@pytest.fixture
+def damaged(reference_9m, tmp_path):
+    """Copy the small checkpoint with changes to config.json."""
+
+    def make(**changes):
+        directory = tmp_path / "damaged"
+        shutil.copytree(reference_9m, directory)
+        config = json.loads((directory / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps(config | changes))
+        return directory
+
+    return make
+
+
+def test_unknown_architecture_names_the_nearest(damaged):
+    with pytest.raises(
+        UnsupportedError, match="nearest supported architecture is Qwen3ForCausalLM"
+    ) as caught:
+        to_gguf(open_model(damaged(architectures=["Qwen33ForCausalLM"])))
+    assert "convert.md" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"architectures": []}, "no architectures"),
+        ({"num_attention_heads": 0}, "heads"),
+        ({"num_attention_heads": 7}, "q_proj.weight: 256 rows are not 7 heads"),
+        ({"num_key_value_heads": -2}, "num_key_value_heads"),
+        ({"max_position_embeddings": True}, "max_position_embeddings"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps"),
+        ({"rope_parameters": {"rope_type": "spiral"}}, "spiral"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 0}}, "impossible"),
+        ({"rope_parameters": [1]}, "rope_parameters"),
+    ],
+)
+def test_senseless_configurations(damaged, changes, problem):
+    with pytest.raises((FormatError, UnsupportedError), match=problem):
+        to_gguf(open_model(damaged(**changes)))
+
+
+def test_a_tensor_without_a_place_is_an_error(damaged):
+    with pytest.raises(UnsupportedError, match="bert table does not name this tensor"):
+        to_gguf(open_model(damaged(architectures=["BertModel"])))
+
+
+def test_without_tokenizer(damaged):
+    directory = damaged()
+    (directory / "tokenizer.json").unlink()
+    with pytest.raises(UnsupportedError, match="has no tokenizer"):
+        to_gguf(open_model(directory))
