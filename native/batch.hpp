@@ -12,21 +12,22 @@ struct Batch {
     uint8_t* out[W];
 };
 
-// Calls encode(batch) for all blocks of `block_size` weights, across row ends.
-template <class Encode>
+// Calls encode(batches) for all blocks of `block_size` weights, across row ends, GROUPS batches at a time.
+template <int GROUPS, class Encode>
 TERAZI_INLINE void for_batches(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float* importance,
                                int block_size, int block_bytes, Encode encode) {
     const int64_t per_row = columns / block_size, count = rows * per_row;
-    for (int64_t first = 0; first < count; first += W) {
-        Batch batch;
-        for (int k = 0; k < W; ++k) {
+    for (int64_t first = 0; first < count; first += GROUPS * W) {
+        Batch batches[GROUPS];
+        for (int k = 0; k < GROUPS * W; ++k) {
             const int64_t block = first + k < count ? first + k : count - 1;
-            batch.x[k] = x + block * block_size;
-            batch.row[k] = block / per_row;
-            batch.importance[k] = importance ? importance + block % per_row * block_size : nullptr;
-            batch.out[k] = out + block * block_bytes;
+            Batch& batch = batches[k / W];
+            batch.x[k % W] = x + block * block_size;
+            batch.row[k % W] = block / per_row;
+            batch.importance[k % W] = importance ? importance + block % per_row * block_size : nullptr;
+            batch.out[k % W] = out + block * block_bytes;
         }
-        encode(batch);
+        encode(batches);
     }
 }
 

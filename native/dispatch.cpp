@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <mutex>
 #include <thread>
 #if defined(__linux__)
@@ -19,6 +18,7 @@ namespace {
 struct InstructionSet {
     std::string name;
     bool available;
+    FirstNotFinite* first_not_finite;
     std::vector<Family> families;
 };
 
@@ -39,10 +39,10 @@ const std::vector<InstructionSet>& all_sets() {
 #define TERAZI_AVX2(name) avx2::name,
 #define TERAZI_AVX512(name) avx512::name,
     static const std::vector<InstructionSet> sets = {
-        {"baseline", true, {TERAZI_FAMILIES(TERAZI_BASELINE)}},
+        {"baseline", true, baseline::first_not_finite, {TERAZI_FAMILIES(TERAZI_BASELINE)}},
 #if defined(TERAZI_X86)
-        {"avx2", has_avx2(), {TERAZI_FAMILIES(TERAZI_AVX2)}},
-        {"avx512", has_avx512(), {TERAZI_FAMILIES(TERAZI_AVX512)}},
+        {"avx2", has_avx2(), avx2::first_not_finite, {TERAZI_FAMILIES(TERAZI_AVX2)}},
+        {"avx512", has_avx512(), avx512::first_not_finite, {TERAZI_FAMILIES(TERAZI_AVX512)}},
 #endif
     };
     return sets;
@@ -124,21 +124,6 @@ void for_row_spans(int64_t rows, int64_t columns, int threads,
     if (failure) std::rethrow_exception(failure);
 }
 
-int64_t first_not_finite(const float* x, int64_t count) {
-    constexpr int64_t STRIDE = 4096;
-    for (int64_t start = 0; start < count; start += STRIDE) {
-        const int64_t stop = std::min(count, start + STRIDE);
-        uint32_t largest = 0;
-        for (int64_t i = start; i < stop; ++i) {
-            uint32_t value;
-            memcpy(&value, x + i, sizeof value);
-            largest = std::max(largest, value & 0x7fffffff);
-        }
-        if (largest < 0x7f800000) continue;
-        for (int64_t i = start; i < stop; ++i)
-            if (!(x[i] - x[i] == 0)) return i;
-    }
-    return -1;
-}
+int64_t first_not_finite(const float* x, int64_t count) { return current().load()->first_not_finite(x, count); }
 
 }  // namespace terazi

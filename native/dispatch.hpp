@@ -21,7 +21,7 @@ const Kernel* find_kernel(int type);
 // process may run on). `columns` decides how many rows make a span worth a thread.
 void for_row_spans(int64_t rows, int64_t columns, int threads, const std::function<void(int64_t, int64_t)>& work);
 
-// Index of the first NaN or infinity, or -1.
+// By the instruction set in use; see kernels.hpp.
 int64_t first_not_finite(const float* x, int64_t count);
 
 }  // namespace terazi

@@ -1,4 +1,4 @@
-// F32, F16 and BF16: one weight at a time, nothing shared.
+// F32, F16 and BF16: one weight at a time, nothing shared. And the check that weights are finite.
 #include "half.hpp"
 #include "kernels.hpp"
 
@@ -48,6 +48,23 @@ constexpr Kernel KERNELS[] = {
 };
 
 }  // namespace
+
+int64_t first_not_finite(const float* x, int64_t count) {
+    constexpr int64_t STRIDE = 16 * W;
+    for (int64_t start = 0; start < count; start += STRIDE) {
+        const int64_t stop = start + STRIDE < count ? start + STRIDE : count;
+        int64_t i = start;
+        if (stop - start == STRIDE) {
+            I largest[4] = {};  // of the bits without the sign: those of infinity and NaN are the largest
+            for (int k = 0; k < 16; ++k) largest[k % 4] = max(largest[k % 4], load<I>(x + start + k * W) & 0x7fffffff);
+            const I top = max(max(largest[0], largest[1]), max(largest[2], largest[3]));
+            if (!any(less(splat(0x7f7fffff), top))) continue;
+        }
+        for (; i < stop; ++i)
+            if ((bits<uint32_t>(x[i]) & 0x7fffffff) > 0x7f7fffff) return i;
+    }
+    return -1;
+}
 
 extern const Family floats = {KERNELS, sizeof KERNELS / sizeof *KERNELS};
 

@@ -61,28 +61,30 @@ TERAZI_INLINE void spread_scales(Scales<T::BLOCKS>& scales, const F* values) {
     scales.step = top / splat(float(T::SCALE_MAX));
 }
 
+constexpr int GROUP = 4;  // blocks of a super-block that are searched together
+
 template <class T>
 TERAZI_INLINE void fit_blocks(Affine* fits, F* w, const Batch& batch, const F* x) {
     constexpr int N = T::N;
     if (batch.importance[0]) {
         const F spread = (T::BITS == 2 ? squares(x, QK) : splat(2.f) * squares(x, QK)) / splat(float(QK));
-        for (int j = 0; j < T::BLOCKS; ++j) {
-            weigh(w, batch, j * N, x + j * N, spread, N);
-            fit_affine<1, N, T::NMAX, 36>(fits + j, x + j * N, w, -0.9f, 0.05f);
+        for (int j = 0; j < T::BLOCKS; j += GROUP) {
+            weigh(w, batch, j * N, x + j * N, spread, GROUP * N);
+            fit_affine<2, 2, N, T::NMAX>(fits + j, x + j * N, w, -0.9f, 0.05f, 36);
         }
         return;
     }
-    for (int j = 0; j < T::BLOCKS; ++j) {
-        const F* block = x + j * N;
-        if constexpr (T::BITS == 2) {
-            for (int i = 0; i < N; ++i) w[i] = abs(block[i]);
-            fit_affine<1, N, T::NMAX, 15, Loss::ABSOLUTE>(fits + j, block, w, -0.5f, 0.1f);
-        } else {
-            const F mean = sqrt(squares(block, N) / splat(float(N)));
-            for (int i = 0; i < N; ++i) w[i] = mean + abs(block[i]);
-            if constexpr (T::BITS == 4) fit_affine<1, N, T::NMAX, 20>(fits + j, block, w, -1.f, 0.1f);
-            if constexpr (T::BITS == 5) fit_affine<1, N, T::NMAX, 15>(fits + j, block, w, -0.5f, 0.1f);
+    constexpr Loss LOSS = T::BITS == 2 ? Loss::ABSOLUTE : Loss::SQUARE;
+    for (int j = 0; j < T::BLOCKS; j += GROUP) {
+        for (int g = 0; g < GROUP; ++g) {
+            const F* block = x + (j + g) * N;
+            const F mean = T::BITS == 2 ? splat(0.f) : sqrt(squares(block, N) / splat(float(N)));
+            for (int i = 0; i < N; ++i) w[g * N + i] = mean + abs(block[i]);
         }
+        if constexpr (T::BITS == 4)
+            fit_affine<2, 2, N, T::NMAX, LOSS>(fits + j, x + j * N, w, -1.f, 0.1f, 20);
+        else
+            fit_affine<2, 2, N, T::NMAX, LOSS>(fits + j, x + j * N, w, -0.5f, 0.1f, 15);
     }
 }
 
@@ -166,7 +168,7 @@ TERAZI_INLINE void put_affine_codes(const Batch& batch, const I* codes) {
 template <class T>
 TERAZI_INLINE void encode_affine(const Batch& batch) {
     constexpr int N = T::N;
-    F x[QK], w[N];
+    F x[QK], w[GROUP * N];
     load_transposed(x, batch.x, QK);
     Affine fits[T::BLOCKS];
     fit_blocks<T>(fits, w, batch, x);
@@ -363,48 +365,72 @@ TERAZI_INLINE void encode_q6_k(const Batch& batch) {
 
 template <int BYTES, auto ENCODE>
 void quantize(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float* importance) {
-    for_batches(x, out, rows, columns, importance, QK, BYTES, [](const Batch& batch) { ENCODE(batch); });
+    for_batches<1>(x, out, rows, columns, importance, QK, BYTES, [](const Batch* batch) { ENCODE(*batch); });
 }
 
 // ---------------------------------------------------------------- decoding, along the block
-
-struct ScaleLow {
-    uint8_t scale, low;
-};
-TERAZI_INLINE ScaleLow six_bits(const uint8_t* bytes, int j) {
-    if (j < 4) return {uint8_t(bytes[j] & 63), uint8_t(bytes[j + 4] & 63)};
-    return {uint8_t((bytes[j + 4] & 15) | bytes[j - 4] >> 6 << 4), uint8_t(bytes[j + 4] >> 4 | bytes[j] >> 6 << 4)};
-}
 
 template <int BYTES, class Decode>
 TERAZI_INLINE void for_blocks(const uint8_t* q, float* out, int64_t rows, int64_t columns, Decode decode) {
     for (int64_t blocks = rows * columns / QK; blocks > 0; --blocks, q += BYTES, out += QK) decode(q, out);
 }
 
+// Left by `by` bits, or right by -by; constant once the loop around it is unrolled.
+TERAZI_INLINE I shifted(I value, int by) { return by >= 0 ? value << by : value >> -by; }
+
+// scale * byte, for the 16 block scales of a super-block.
+TERAZI_INLINE void scale_bytes(float* to, float scale, const uint8_t* bytes) {
+    for (int j = 0; j < 16; j += W) store(to + j, splat(scale) * to_float(widen(bytes + j)));
+}
+
 void dequantize_q2_k(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     for_blocks<84>(q, out, rows, columns, [](const uint8_t* block, float* y) {
-        const float scale = load_half(block + 80), low = load_half(block + 82);
-        for (int j = 0; j < 16; ++j) {
-            const float step = scale * float(block[j] & 15), offset = low * float(block[j] >> 4);
-            const uint8_t* codes = block + 16 + j / 8 * 32 + j % 2 * 16;
-            const int shift = j / 2 % 4 * 2;
-            for (int i = 0; i < 16; ++i) y[j * 16 + i] = step * float(codes[i] >> shift & 3) - offset;
+        const F scale = splat(load_half(block + 80)), low = splat(load_half(block + 82));
+        float step[16], offset[16];
+        for (int j = 0; j < 16; j += W) {
+            const I bytes = widen(block + j);
+            store(step + j, scale * to_float(bytes & 15));
+            store(offset + j, low * to_float(bytes >> 4));
         }
+        for (int half = 0; half < 2; ++half)
+            for (int i = 0; i < 32; i += W) {
+                const I codes = widen(block + 16 + 32 * half + i);
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; ++k) {
+                    const int j = 8 * half + 2 * k + i / 16;
+                    const F code = to_float(codes >> (2 * k) & 3);
+                    store(y + 128 * half + 32 * k + i, splat(step[j]) * code - splat(offset[j]));
+                }
+            }
     });
 }
 
 void dequantize_q3_k(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     for_blocks<110>(q, out, rows, columns, [](const uint8_t* block, float* y) {
-        const float scale = load_half(block + 108);
-        const uint8_t* bytes = block + 96;
-        for (int j = 0; j < 16; ++j) {
-            const int low = j < 8 ? bytes[j] & 15 : bytes[j - 8] >> 4;
-            const float step = scale * float((low | (bytes[8 + j % 4] >> (2 * (j / 4)) & 3) << 4) - 32);
-            const uint8_t* codes = block + 32 + j / 8 * 32 + j % 2 * 16;
-            const uint8_t* high = block + j % 2 * 16;
-            const int shift = j / 2 % 4 * 2;
-            for (int i = 0; i < 16; ++i)
-                y[j * 16 + i] = step * float((codes[i] >> shift & 3) + (high[i] >> (j / 2) & 1) * 4 - 4);
+        const F scale = splat(load_half(block + 108));
+        // Sixteen 6-bit scales: low halves in 8 bytes, high pairs in 4.
+        const uint32_t a = load<uint32_t>(block + 96), b = load<uint32_t>(block + 100), c = load<uint32_t>(block + 104);
+        const uint32_t words[4] = {
+            (a & 0x0f0f0f0f) | (c & 0x03030303) << 4,
+            (b & 0x0f0f0f0f) | (c >> 2 & 0x03030303) << 4,
+            (a >> 4 & 0x0f0f0f0f) | (c >> 4 & 0x03030303) << 4,
+            (b >> 4 & 0x0f0f0f0f) | (c >> 6 & 0x03030303) << 4,
+        };
+        float step[16];
+        uint8_t bytes[16];
+        memcpy(bytes, words, 16);
+        for (int j = 0; j < 16; j += W) store(step + j, scale * to_float(widen(bytes + j) - 32));
+        for (int i = 0; i < 32; i += W) {
+            const I high = widen(block + i);
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half) {
+                const I codes = widen(block + 32 + 32 * half + i);
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; ++k) {
+                    const I code = ((codes >> (2 * k) & 3) | (shifted(high, 2 - 4 * half - k) & 4)) - 4;
+                    store(y + 128 * half + 32 * k + i, splat(step[8 * half + 2 * k + i / 16]) * to_float(code));
+                }
+            }
         }
     });
 }
@@ -413,15 +439,30 @@ template <int BITS>
 void dequantize_q45_k(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     constexpr int HIGH = 16, LOW = BITS == 5 ? 48 : 16;
     for_blocks<LOW + 128>(q, out, rows, columns, [](const uint8_t* block, float* y) {
-        const float scale = load_half(block), low = load_half(block + 2);
-        for (int j = 0; j < 8; ++j) {
-            const ScaleLow code = six_bits(block + 4, j);
-            const float step = scale * float(code.scale), offset = low * float(code.low);
-            const uint8_t* codes = block + LOW + j / 2 * 32;
-            const int shift = j % 2 * 4;
-            for (int i = 0; i < 32; ++i) {
-                const int high = BITS == 5 ? (block[HIGH + i] >> j & 1) << 4 : 0;
-                y[j * 32 + i] = step * float((codes[i] >> shift & 15) | high) - offset;
+        const uint32_t a = load<uint32_t>(block + 4), b = load<uint32_t>(block + 8), c = load<uint32_t>(block + 12);
+        const uint32_t words[4] = {
+            a & 0x3f3f3f3f,
+            (c & 0x0f0f0f0f) | (a >> 6 & 0x03030303) << 4,
+            b & 0x3f3f3f3f,
+            (c >> 4 & 0x0f0f0f0f) | (b >> 6 & 0x03030303) << 4,
+        };
+        uint8_t bytes[16];
+        memcpy(bytes, words, 16);
+        float step[16], offset[16];  // of the first eight, and of the last eight
+        scale_bytes(step, load_half(block), bytes);
+        scale_bytes(offset, load_half(block + 2), bytes);
+        for (int i = 0; i < 32; i += W) {
+            const I high = BITS == 5 ? widen(block + HIGH + i) : splat(0);
+#pragma GCC unroll 4
+            for (int pair = 0; pair < 4; ++pair) {
+                const I nibbles = widen(block + LOW + 32 * pair + i);
+                I codes[2] = {nibbles & 15, nibbles >> 4};
+#pragma GCC unroll 2
+                for (int k = 0; k < 2; ++k) {
+                    const int j = 2 * pair + k;
+                    if constexpr (BITS == 5) codes[k] |= shifted(high, 4 - j) & 16;
+                    store(y + 32 * j + i, splat(step[j]) * to_float(codes[k]) - splat(offset[8 + j]));
+                }
             }
         }
     });
@@ -429,24 +470,27 @@ void dequantize_q45_k(const uint8_t* q, float* out, int64_t rows, int64_t column
 
 void dequantize_q6_k(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     for_blocks<210>(q, out, rows, columns, [](const uint8_t* block, float* y) {
-        const float scale = load_half(block + 208);
-        for (int j = 0; j < 16; ++j) {
-            const float step = scale * float(int8_t(block[192 + j]));
-            const int half = j / 8, quarter = j / 2 % 4, start = j % 2 * 16;
-            const uint8_t* low = block + 64 * half + quarter % 2 * 32 + start;
-            const uint8_t* high = block + 128 + 32 * half + start;
-            const int low_shift = quarter / 2 * 4, high_shift = quarter * 2;
-            for (int i = 0; i < 16; ++i)
-                y[j * 16 + i] =
-                    step * float(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
-        }
+        const F scale = splat(load_half(block + 208));
+        float step[16];
+        for (int j = 0; j < 16; j += W) store(step + j, scale * to_float(widen_signed(block + 192 + j)));
+        for (int half = 0; half < 2; ++half)
+            for (int i = 0; i < 32; i += W) {
+                const I low[2] = {widen(block + 64 * half + i), widen(block + 64 * half + 32 + i)};
+                const I high = widen(block + 128 + 32 * half + i);
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; ++k) {
+                    const I nibble = k < 2 ? low[k] & 15 : low[k - 2] >> 4;
+                    const I code = (nibble | (shifted(high, 4 - 2 * k) & 48)) - 32;
+                    store(y + 128 * half + 32 * k + i, splat(step[8 * half + 2 * k + i / 16]) * to_float(code));
+                }
+            }
     });
 }
 
 void dequantize_q8_k(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     for_blocks<292>(q, out, rows, columns, [](const uint8_t* block, float* y) {
-        const float scale = load<float>(block);
-        for (int i = 0; i < QK; ++i) y[i] = scale * float(int8_t(block[4 + i]));
+        const F scale = splat(load<float>(block));
+        for (int i = 0; i < QK; i += W) store(y + i, scale * to_float(widen_signed(block + 4 + i)));
     });
 }
 

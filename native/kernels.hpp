@@ -36,10 +36,19 @@ struct Family {
     X(ternary)             \
     X(binary)
 
+// Index of the first NaN or infinity, or -1; defined in floats.cpp.
+using FirstNotFinite = int64_t(const float* x, int64_t count);
+
 #define TERAZI_DECLARE(name) extern const Family name;
-namespace baseline { TERAZI_FAMILIES(TERAZI_DECLARE) }
-namespace avx2 { TERAZI_FAMILIES(TERAZI_DECLARE) }
-namespace avx512 { TERAZI_FAMILIES(TERAZI_DECLARE) }
+#define TERAZI_DECLARE_SET(set)          \
+    namespace set {                      \
+    TERAZI_FAMILIES(TERAZI_DECLARE)      \
+    FirstNotFinite first_not_finite;     \
+    }
+TERAZI_DECLARE_SET(baseline)
+TERAZI_DECLARE_SET(avx2)
+TERAZI_DECLARE_SET(avx512)
+#undef TERAZI_DECLARE_SET
 #undef TERAZI_DECLARE
 
 }  // namespace terazi

@@ -29,7 +29,7 @@ typedef float F __attribute__((vector_size(4 * W)));
 typedef int32_t I __attribute__((vector_size(4 * W)));
 typedef uint32_t U __attribute__((vector_size(4 * W)));
 
-TERAZI_INLINE F splat(float value) { return F{} + value; }
+TERAZI_INLINE F splat(float value) { return value - F{}; }  // not F{} + value, which loses the sign of -0
 TERAZI_INLINE I splat(int32_t value) { return I{} + value; }
 
 template <class To, class From>
@@ -48,6 +48,34 @@ TERAZI_INLINE V load(const void* p) {
 template <class V>
 TERAZI_INLINE void store(void* p, V value) {
     memcpy(p, &value, sizeof value);
+}
+
+// W bytes as integers. (GCC 12 converts byte vectors one by one: hence the intrinsics.)
+#if defined(__AVX512F__)
+TERAZI_INLINE I widen(const uint8_t* p) { return (I)_mm512_cvtepu8_epi32(load<__m128i>(p)); }
+TERAZI_INLINE I widen_signed(const uint8_t* p) { return (I)_mm512_cvtepi8_epi32(load<__m128i>(p)); }
+#elif defined(__AVX2__)
+TERAZI_INLINE I widen(const uint8_t* p) { return (I)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(load<int64_t>(p))); }
+TERAZI_INLINE I widen_signed(const uint8_t* p) {
+    return (I)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(load<int64_t>(p)));
+}
+#else
+TERAZI_INLINE I widen(const uint8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
+TERAZI_INLINE I widen_signed(const uint8_t* p) { return I{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}; }
+#endif
+// The low bytes of 32 integers.
+TERAZI_INLINE void store_low_bytes(uint8_t* p, const I* values) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i low = _mm256_set1_epi32(0xff);
+    __m256i v[4];
+    for (int k = 0; k < 4; ++k) v[k] = _mm256_and_si256((__m256i)values[k], low);
+    const __m256i words = _mm256_packus_epi16(_mm256_packus_epi32(v[0], v[1]), _mm256_packus_epi32(v[2], v[3]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing worked within halves
+    store(p, _mm256_permutevar8x32_epi32(words, order));
+#else
+    typedef uint8_t Bytes __attribute__((vector_size(W)));
+    for (int k = 0; k < 32 / W; ++k) store(p + k * W, __builtin_convertvector(values[k], Bytes));
+#endif
 }
 
 TERAZI_INLINE F to_float(I value) { return __builtin_convertvector(value, F); }
@@ -163,6 +191,28 @@ TERAZI_INLINE void transpose(F* rows) {
     exchange_all<2>(rows);
     if constexpr (W >= 8) exchange_all<4>(rows);
     if constexpr (W >= 16) exchange_all<8>(rows);
+}
+
+// The largest lane; without NaN, the order of comparing does not matter.
+template <int STEP, int... K>
+TERAZI_INLINE F max_with_rotated(F v) {
+    return max(v, __builtin_shufflevector(v, v, ((K + STEP) % W)...));
+}
+TERAZI_INLINE float largest_lane(F v) {
+    if constexpr (W == 16) {
+        v = max_with_rotated<8, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>(v);
+        v = max_with_rotated<4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>(v);
+        v = max_with_rotated<2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>(v);
+        v = max_with_rotated<1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>(v);
+    } else if constexpr (W == 8) {
+        v = max_with_rotated<4, 0, 1, 2, 3, 4, 5, 6, 7>(v);
+        v = max_with_rotated<2, 0, 1, 2, 3, 4, 5, 6, 7>(v);
+        v = max_with_rotated<1, 0, 1, 2, 3, 4, 5, 6, 7>(v);
+    } else {
+        v = max_with_rotated<2, 0, 1, 2, 3>(v);
+        v = max_with_rotated<1, 0, 1, 2, 3>(v);
+    }
+    return v[0];
 }
 
 // Loads `n` floats (a multiple of 16) from each of W places: to[i][lane] = from[lane][i].

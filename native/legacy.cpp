@@ -66,35 +66,46 @@ TERAZI_INLINE void encode_plain(const Batch& batch) {
 }
 
 // With importance: a search that weighs each error by importance * sqrt(mean square of the row + x^2).
+constexpr int GROUPS = 4;  // batches that are searched together
+
 template <int BITS, bool AFFINE>
-TERAZI_INLINE void encode_weighted(const Batch& batch, const float* mean_square) {
-    F x[N], w[N], square;
-    load_transposed(x, batch.x, N);
-    load_transposed(w, batch.importance, N);
-    for (int k = 0; k < W; ++k) square[k] = mean_square[batch.row[k]];
-    for (int i = 0; i < N; ++i) w[i] *= sqrt(square + x[i] * x[i]);
+TERAZI_INLINE void encode_weighted(const Batch* batches, const float* mean_square) {
+    F x[GROUPS * N], w[GROUPS * N];
+    for (int g = 0; g < GROUPS; ++g) {
+        F square;
+        for (int k = 0; k < W; ++k) square[k] = mean_square[batches[g].row[k]];
+        load_transposed(x + g * N, batches[g].x, N);
+        load_transposed(w + g * N, batches[g].importance, N);
+        for (int i = g * N; i < (g + 1) * N; ++i) w[i] *= sqrt(square + x[i] * x[i]);
+    }
     I codes[N];
     if constexpr (AFFINE) {
         constexpr int NMAX = (1 << BITS) - 1;
-        Affine fit;
-        fit_affine<1, N, NMAX, 36>(&fit, x, w, -0.9f, 0.05f);
-        for (int i = 0; i < N; ++i) codes[i] = Affine::stored<NMAX>(fit, x[i]);
-        put_half(batch, 0, fit.scale);
-        put_half(batch, 2, fit.low);
+        Affine fits[GROUPS];
+        fit_affine<GROUPS / 2, 2, N, NMAX>(fits, x, w, -0.9f, 0.05f, 36);
+        for (int g = 0; g < GROUPS; ++g) {
+            for (int i = 0; i < N; ++i) codes[i] = Affine::stored<NMAX>(fits[g], x[g * N + i]);
+            put_half(batches[g], 0, fits[g].scale);
+            put_half(batches[g], 2, fits[g].low);
+            put_codes<BITS, AFFINE>(batches[g], codes);
+        }
     } else {
         constexpr int NMAX = 1 << (BITS - 1);
-        const Symmetric fit = fit_symmetric<N, NMAX>(x, w);
-        for (int i = 0; i < N; ++i) codes[i] = Symmetric::stored<NMAX>(fit, x[i]);
-        put_half(batch, 0, fit.scale);
+        for (int g = 0; g < GROUPS; ++g) {
+            const Symmetric fit = fit_symmetric<N, NMAX>(x + g * N, w + g * N);
+            for (int i = 0; i < N; ++i) codes[i] = Symmetric::stored<NMAX>(fit, x[g * N + i]);
+            put_half(batches[g], 0, fit.scale);
+            put_codes<BITS, AFFINE>(batches[g], codes);
+        }
     }
-    put_codes<BITS, AFFINE>(batch, codes);
 }
 
 template <int BITS, bool AFFINE>
 void quantize(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float* importance) {
     constexpr int BYTES = Layout<BITS, AFFINE>::BYTES;
     if (!importance) {
-        for_batches(x, out, rows, columns, nullptr, N, BYTES, [](const Batch& b) { encode_plain<BITS, AFFINE>(b); });
+        for_batches<1>(x, out, rows, columns, nullptr, N, BYTES,
+                       [](const Batch* batch) { encode_plain<BITS, AFFINE>(*batch); });
         return;
     }
     // W rows at a time: first their mean squares, then their blocks.
@@ -104,9 +115,16 @@ void quantize(const float* x, uint8_t* out, int64_t rows, int64_t columns, const
         for (int k = 0; k < W; ++k) start[k] = x + (row + (k < count ? k : count - 1)) * columns;
         float mean_square[W];
         store(mean_square, sum_of_squares(start, columns) / splat(float(columns)));
-        for_batches(x + row * columns, out + row * (columns / N * BYTES), count, columns, importance, N, BYTES,
-                    [&](const Batch& b) { encode_weighted<BITS, AFFINE>(b, mean_square); });
+        for_batches<GROUPS>(x + row * columns, out + row * (columns / N * BYTES), count, columns, importance, N, BYTES,
+                            [&](const Batch* batches) { encode_weighted<BITS, AFFINE>(batches, mean_square); });
     }
+}
+
+// A vector of single bits: 1 << (start + lane).
+TERAZI_INLINE I lane_bits(int start) {
+    I result;
+    for (int k = 0; k < W; ++k) result[k] = int32_t(1u << (start + k));
+    return result;
 }
 
 template <int BITS, bool AFFINE>
@@ -114,37 +132,42 @@ void dequantize(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     using L = Layout<BITS, AFFINE>;
     constexpr int ZERO = AFFINE ? 0 : 1 << (BITS - 1);
     for (int64_t blocks = rows * columns / N; blocks > 0; --blocks, q += L::BYTES, out += N) {
-        const float scale = load_half(q), low = AFFINE ? load_half(q + 2) : 0.f;
-        const uint32_t high = BITS == 5 ? load<uint32_t>(q + L::HIGH) : 0;
-        for (int j = 0; j < 16; ++j) {
-            int a = q[L::LOW + j] & 15, b = q[L::LOW + j] >> 4;
-            if constexpr (BITS == 5) {
-                a |= (high >> j & 1) << 4;
-                b |= (high >> (j + 16) & 1) << 4;
+        const F scale = splat(load_half(q)), low = splat(AFFINE ? load_half(q + 2) : 0.f);
+        const I high = splat(BITS == 5 ? load<int32_t>(q + L::HIGH) : 0);
+        for (int j = 0; j < 16; j += W) {
+            const I bytes = widen(q + L::LOW + j);
+            I codes[2] = {bytes & 15, bytes >> 4};
+            for (int k = 0; k < 2; ++k) {
+                if constexpr (BITS == 5)
+                    codes[k] |= select(equal(high & lane_bits(j + 16 * k), splat(0)), splat(0), splat(16));
+                const F value = to_float(codes[k] - ZERO) * scale;
+                store(out + j + 16 * k, AFFINE ? value + low : value);
             }
-            out[j] = AFFINE ? float(a) * scale + low : float(a - ZERO) * scale;
-            out[j + 16] = AFFINE ? float(b) * scale + low : float(b - ZERO) * scale;
         }
     }
 }
 
-typedef int8_t B __attribute__((vector_size(W)));
-
-// Q8_0 needs no search, so vectors run along the block; a maximum does not depend on its order.
+// Q8_0 needs no search, so vectors run along the block: a maximum does not depend on its order. Scales are made for W
+// blocks together, since a vector divides as fast as a scalar.
 void quantize_q8_0(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float*) {
-    for (int64_t blocks = rows * columns / N; blocks > 0; --blocks, x += N, out += 34) {
-        F v[N / W], top = splat(0.f);
-        for (int i = 0; i < N / W; ++i) {
-            v[i] = load<F>(x + i * W);
-            top = max(top, abs(v[i]));
+    constexpr int BYTES = 34;
+    for (int64_t left = rows * columns / N; left > 0; left -= W) {
+        const int count = left < W ? int(left) : W;
+        float peaks[W] = {}, inverses[W];
+        for (int b = 0; b < count; ++b) {
+            F top = splat(0.f);
+            for (int i = 0; i < N; i += W) top = max(top, abs(load<F>(x + b * N + i)));
+            peaks[b] = largest_lane(top);
         }
-        float peak = 0.f;
-        for (int k = 0; k < W; ++k) peak = top[k] > peak ? top[k] : peak;
-        const float scale = peak / 127.f;
-        const F inverse = splat(scale != 0.f ? 1.f / scale : 0.f);
-        store_half(out, scale);
-        for (int i = 0; i < N / W; ++i)
-            store(out + 2 + i * W, __builtin_convertvector(round_away(v[i] * inverse), B));
+        const F scale = load<F>(peaks) / splat(127.f);
+        const H halves = float_to_half(scale);
+        store(inverses, select(differ(scale, splat(0.f)), splat(1.f) / scale, splat(0.f)));
+        for (int b = 0; b < count; ++b, x += N, out += BYTES) {
+            I codes[N / W];
+            for (int i = 0; i < N / W; ++i) codes[i] = round_away(load<F>(x + i * W) * splat(inverses[b]));
+            store<uint16_t>(out, halves[b]);
+            store_low_bytes(out + 2, codes);
+        }
     }
 }
 
@@ -152,8 +175,8 @@ void quantize_q8_0(const float* x, uint8_t* out, int64_t rows, int64_t columns, 
 template <int HEADER>
 void dequantize_q8(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     for (int64_t blocks = rows * columns / N; blocks > 0; --blocks, q += HEADER + N, out += N) {
-        const float scale = load_half(q);
-        for (int j = 0; j < N; ++j) out[j] = float(int8_t(q[HEADER + j])) * scale;
+        const F scale = splat(load_half(q));
+        for (int j = 0; j < N; j += W) store(out + j, to_float(widen_signed(q + HEADER + j)) * scale);
     }
 }
 

@@ -39,39 +39,64 @@ TERAZI_INLINE F signed_peak(const F* x, int n, F& magnitude) {
 
 // Tries 19 scales around -NMAX / peak, each with the least-squares fit for its codes.
 template <int N, int NMAX>
-TERAZI_INLINE Symmetric fit_symmetric(const F* x, const F* w) {
+struct SymmetricSearch {
+    const F* x;
+    const F* w;
+    F peak, score, wx[N];
     Symmetric best;
-    F magnitude, wx[N];
-    F peak = signed_peak(x, N, magnitude);
-    best.zero = less(magnitude, splat(SMALLEST_PEAK));
-    peak = select(best.zero, splat(1.f), peak);
-    for (int i = 0; i < N; ++i) wx[i] = w[i] * x[i];
 
-    F score = splat(0.f);
-    auto try_inverse = [&](F inverse, bool first) {
-        F lx = splat(0.f), l2 = splat(0.f);
+    TERAZI_INLINE void start() {
+        F magnitude;
+        peak = signed_peak(x, N, magnitude);
+        best.zero = less(magnitude, splat(SMALLEST_PEAK));
+        peak = select(best.zero, splat(1.f), peak);
+        for (int i = 0; i < N; ++i) wx[i] = w[i] * x[i];
+        F lx, l2;
+        best.inverse = splat(-float(NMAX)) / peak;
+        sum_codes<false, true>(best.inverse, lx, l2);
+        best.scale = select(differ(l2, splat(0.f)), lx / l2, splat(0.f));
+        score = best.scale * lx;
+    }
+
+    // |inverse * x| is at most NMAX + 0.1 * step: only some steps can round past an end of the code range.
+    template <bool BELOW, bool ABOVE>
+    TERAZI_INLINE void sum_codes(F inverse, F& lx, F& l2) const {
+        lx = l2 = splat(0.f);
         for (int i = 0; i < N; ++i) {
-            const F code = clamp(nearest_float(inverse * x[i]), -NMAX, NMAX - 1);
+            F code = nearest_float(inverse * x[i]);
+            if constexpr (ABOVE) code = min(code, splat(NMAX - 1.f));
+            if constexpr (BELOW) code = max(code, splat(-float(NMAX)));
             lx += wx[i] * code;
             l2 += w[i] * code * code;
         }
-        const F scale = lx / l2;
-        if (first) {
-            best.inverse = inverse;
-            best.scale = select(differ(l2, splat(0.f)), scale, splat(0.f));
-            score = best.scale * lx;
-            return;
+    }
+    template <bool BELOW, bool ABOVE>
+    TERAZI_INLINE void attempts(int first, int last) {
+        for (int step = first; step <= last; ++step) {
+            if (step == 0) continue;
+            const F inverse = splat(-(NMAX + 0.1f * step)) / peak;
+            F lx, l2;
+            sum_codes<BELOW, ABOVE>(inverse, lx, l2);
+            const Mask better = less(splat(0.f), l2) & less(score * l2, lx * lx);
+            const F scale = lx / l2;
+            best.inverse = select(better, inverse, best.inverse);
+            best.scale = select(better, scale, best.scale);
+            score = select(better, scale * lx, score);
         }
-        const Mask better = less(splat(0.f), l2) & less(score * l2, lx * lx);
-        best.inverse = select(better, inverse, best.inverse);
-        best.scale = select(better, scale, best.scale);
-        score = select(better, scale * lx, score);
-    };
-    try_inverse(splat(-float(NMAX)) / peak, true);
-    for (int step = -9; step <= 9; ++step)
-        if (step != 0) try_inverse(splat(-(NMAX + 0.1f * step)) / peak, false);
-    best.scale = select(best.zero, splat(0.f), best.scale);
-    return best;
+    }
+};
+
+template <int N, int NMAX>
+TERAZI_INLINE Symmetric fit_symmetric(const F* x, const F* w) {
+    SymmetricSearch<N, NMAX> search;
+    search.x = x;
+    search.w = w;
+    search.start();
+    search.template attempts<false, false>(-9, -6);
+    search.template attempts<false, true>(-5, 4);
+    search.template attempts<true, true>(5, 9);
+    search.best.scale = select(search.best.zero, splat(0.f), search.best.scale);
+    return search.best;
 }
 
 // x ~ scale * code + low with 0 <= code <= NMAX and low <= 0.
@@ -89,125 +114,162 @@ struct Affine {
 
 enum class Loss { SQUARE, ABSOLUTE };
 
-// Tries STEPS + 1 grid spacings: (FIRST + STEP * i + NMAX) levels across the range, each with the weighted
+// Tries STEPS + 1 grid spacings: (first + step * i + NMAX) levels across the range, each with the weighted
 // least-squares fit for its codes. A better fit moves the origin that later trials start from.
-template <int N, int NMAX, int STEPS, Loss LOSS>
+// TWINS blocks per lane advance together: one chain of sums alone would wait for its own additions.
+template <int TWINS, int N, int NMAX, Loss LOSS>
 struct AffineSearch {
-    float first, step;
-    const F* x;
+    const F* x;  // [TWINS * N]
     const F* w;
-    F lowest, high, sum_w, sum_x, error;
-    Mask flat;
-    Affine best;
-    F codes[N];
+    F lowest[TWINS], high[TWINS], sum_w[TWINS], sum_x[TWINS], error[TWINS];
+    Mask flat[TWINS];
+    Affine best[TWINS];
+    F codes[TWINS * N];
 
     TERAZI_INLINE static F loss(F difference) {
         return LOSS == Loss::SQUARE ? difference * difference : abs(difference);
     }
 
     // How far the grid reaches; in flat blocks anything that keeps the arithmetic in range.
-    TERAZI_INLINE F span() const { return select(flat, splat(1.f), high - best.low); }
+    TERAZI_INLINE F span(int t) const { return select(flat[t], splat(1.f), high[t] - best[t].low); }
 
-    // The fast rounding needs every inverse * (x - low) inside +-2^22; the ends of the range decide.
-    TERAZI_INLINE bool in_range(F inverse) const {
-        const F limit = splat(4194303.f);
-        const Mask inside = less(abs(inverse * (lowest - best.low)), limit) &
-                            less(abs(inverse * (high - best.low)), limit);
+    // How codes are rounded: EXACT as the reference whatever the values; FAST when all are inside +-2^22; FIT when
+    // none rounds to more than NMAX either, so that no clamp is needed above.
+    enum Rounding { EXACT, FAST, FIT };
+
+    // The ends of the range decide, since rounding is monotonic.
+    template <Rounding R>
+    TERAZI_INLINE bool allowed(const F* inverse) const {
+        Mask inside;
+        for (int t = 0; t < TWINS; ++t) {
+            const F a = inverse[t] * (lowest[t] - best[t].low), b = inverse[t] * (high[t] - best[t].low);
+            const F top = splat(R == FIT ? NMAX + 0.49f : 4194303.f), bottom = splat(-4194303.f);
+            const Mask both = less(a, top) & less(b, top) & less(bottom, a) & less(bottom, b);
+            inside = t == 0 ? both : Mask(inside & both);
+        }
         return !any(invert(inside));
     }
-    template <bool FAST>
-    TERAZI_INLINE F code(F inverse, int i) const {
-        const F value = inverse * (x[i] - best.low);
-        return FAST ? clamp(nearest_float(value), 0, NMAX) : to_float(clamp(nearest_int(value), 0, NMAX));
+    template <Rounding R>
+    TERAZI_INLINE F code(F value) const {
+        if constexpr (R == EXACT) return to_float(clamp(nearest_int(value), 0, NMAX));
+        if constexpr (R == FAST) return clamp(nearest_float(value), 0, NMAX);
+        return max(nearest_float(value), splat(0.f));
     }
 
     TERAZI_INLINE void start() {
-        lowest = high = x[0];
-        sum_w = w[0];
-        sum_x = w[0] * x[0];
-        for (int i = 1; i < N; ++i) {
-            lowest = min(x[i], lowest);
-            high = max(x[i], high);
-            sum_w += w[i];
-            sum_x += w[i] * x[i];
+        F inverse[TWINS];
+        for (int t = 0; t < TWINS; ++t) {
+            const F *xs = x + t * N, *ws = w + t * N;
+            lowest[t] = high[t] = xs[0];
+            sum_w[t] = ws[0];
+            sum_x[t] = ws[0] * xs[0];
+            for (int i = 1; i < N; ++i) {
+                lowest[t] = min(xs[i], lowest[t]);
+                high[t] = max(xs[i], high[t]);
+                sum_w[t] += ws[i];
+                sum_x[t] += ws[i] * xs[i];
+            }
+            best[t].sum_w = sum_w[t];
+            best[t].low = select(less(splat(0.f), lowest[t]), splat(0.f), lowest[t]);
+            flat[t] = less_equal(high[t], best[t].low);
+            best[t].origin = best[t].low;
+            inverse[t] = splat(float(NMAX)) / span(t);
+            best[t].inverse = inverse[t];
+            best[t].scale = splat(1.f) / inverse[t];
         }
-        best.sum_w = sum_w;
-        best.low = select(less(splat(0.f), lowest), splat(0.f), lowest);
-        flat = less_equal(high, best.low);
-        best.origin = best.low;
-        best.inverse = splat(float(NMAX)) / span();
-        best.scale = splat(1.f) / best.inverse;
-        error = in_range(best.inverse) ? start_error<true>() : start_error<false>();
+        allowed<FAST>(inverse) ? start_errors<FAST>() : start_errors<EXACT>();
     }
-    template <bool FAST>
-    TERAZI_INLINE F start_error() const {
-        F sum = splat(0.f);
+    template <Rounding R>
+    TERAZI_INLINE void start_errors() {
+        for (int t = 0; t < TWINS; ++t) error[t] = splat(0.f);
         for (int i = 0; i < N; ++i)
-            sum += w[i] * loss(best.scale * code<FAST>(best.inverse, i) + best.low - x[i]);
-        return sum;
+            for (int t = 0; t < TWINS; ++t) {
+                const F value = x[t * N + i], low = best[t].low;
+                const F code = this->code<R>(best[t].inverse * (value - low));
+                error[t] += w[t * N + i] * loss(best[t].scale * code + low - value);
+            }
     }
 
-    template <bool FAST>
-    TERAZI_INLINE void sums(F inverse, F& l, F& l2, F& xl) {
-        l = l2 = xl = splat(0.f);
-        for (int i = 0; i < N; ++i) {
-            codes[i] = code<FAST>(inverse, i);
-            const F wl = w[i] * codes[i];
-            l += wl;
-            l2 += wl * codes[i];
-            xl += wl * x[i];
+    // Codes of one trial, and the sums of w * code, w * code^2 and w * code * x.
+    template <Rounding R>
+    TERAZI_INLINE void sum_codes(const F* inverse, F* l, F* l2, F* xl) {
+        F low[TWINS];
+        for (int t = 0; t < TWINS; ++t) {
+            l[t] = l2[t] = xl[t] = splat(0.f);
+            low[t] = best[t].low;
         }
+        for (int i = 0; i < N; ++i)
+            for (int t = 0; t < TWINS; ++t) {
+                const F value = x[t * N + i];
+                const F code = this->code<R>(inverse[t] * (value - low[t]));
+                const F wl = w[t * N + i] * code;
+                codes[t * N + i] = code;
+                l[t] += wl;
+                l2[t] += wl * code;
+                xl[t] += wl * value;
+            }
     }
 
-    TERAZI_INLINE void attempt(int i) {
-        const F inverse = splat(first + step * i + NMAX) / span();
-        F l, l2, xl;
-        if (in_range(inverse)) [[likely]]
-            sums<true>(inverse, l, l2, xl);
+    template <Rounding R>
+    TERAZI_INLINE void attempt(float levels) {
+        F inverse[TWINS], l[TWINS], l2[TWINS], xl[TWINS], scale[TWINS], low[TWINS], sum[TWINS];
+        Mask usable[TWINS];
+        for (int t = 0; t < TWINS; ++t) inverse[t] = splat(levels) / span(t);
+        if (allowed<R>(inverse)) [[likely]]
+            sum_codes<R>(inverse, l, l2, xl);
         else
-            sums<false>(inverse, l, l2, xl);
-        const F determinant = sum_w * l2 - l * l;
-        F scale = (sum_w * xl - sum_x * l) / determinant;
-        F low = (l2 * sum_x - l * xl) / determinant;
-        const Mask above = less(splat(0.f), low);
-        if (any(above)) {
-            low = select(above, splat(0.f), low);
-            scale = select(above, xl / l2, scale);
+            sum_codes<EXACT>(inverse, l, l2, xl);
+        for (int t = 0; t < TWINS; ++t) {
+            const F determinant = sum_w[t] * l2[t] - l[t] * l[t];
+            usable[t] = less(splat(0.f), determinant) & invert(flat[t]);
+            scale[t] = (sum_w[t] * xl[t] - sum_x[t] * l[t]) / determinant;
+            low[t] = (l2[t] * sum_x[t] - l[t] * xl[t]) / determinant;
+            const Mask above = less(splat(0.f), low[t]);
+            if (any(above)) {
+                low[t] = select(above, splat(0.f), low[t]);
+                scale[t] = select(above, xl[t] / l2[t], scale[t]);
+            }
+            sum[t] = splat(0.f);
         }
-        F sum = splat(0.f);
-        for (int k = 0; k < N; ++k) sum += w[k] * loss(scale * codes[k] + low - x[k]);
-        const Mask better = less(splat(0.f), determinant) & less(sum, error) & invert(flat);
-        best.inverse = select(better, inverse, best.inverse);
-        best.origin = select(better, best.low, best.origin);
-        error = select(better, sum, error);
-        best.scale = select(better, scale, best.scale);
-        best.low = select(better, low, best.low);
+        for (int i = 0; i < N; ++i)
+            for (int t = 0; t < TWINS; ++t)
+                sum[t] += w[t * N + i] * loss(scale[t] * codes[t * N + i] + low[t] - x[t * N + i]);
+        for (int t = 0; t < TWINS; ++t) {
+            const Mask better = usable[t] & less(sum[t], error[t]);
+            best[t].inverse = select(better, inverse[t], best[t].inverse);
+            best[t].origin = select(better, best[t].low, best[t].origin);
+            error[t] = select(better, sum[t], error[t]);
+            best[t].scale = select(better, scale[t], best[t].scale);
+            best[t].low = select(better, low[t], best[t].low);
+        }
     }
 
-    TERAZI_INLINE void finish() {
-        best.scale = select(flat, splat(0.f), best.scale);
-        best.inverse = select(flat, splat(0.f), best.inverse);
+    TERAZI_INLINE void finish(Affine* fits) const {
+        for (int t = 0; t < TWINS; ++t) {
+            fits[t] = best[t];
+            fits[t].scale = select(flat[t], splat(0.f), best[t].scale);
+            fits[t].inverse = select(flat[t], splat(0.f), best[t].inverse);
+        }
     }
 };
 
-// Fits GROUPS blocks of N per lane: `x`, `w` are [GROUPS * N][W]. Trials of different blocks alternate, so that one's
-// divisions run while another's sums do.
-template <int GROUPS, int N, int NMAX, int STEPS, Loss LOSS = Loss::SQUARE>
-TERAZI_INLINE void fit_affine(Affine* fits, const F* x, const F* w, float first, float step) {
-    AffineSearch<N, NMAX, STEPS, LOSS> search[GROUPS];
-    for (int g = 0; g < GROUPS; ++g) {
-        search[g].first = first;
-        search[g].step = step;
-        search[g].x = x + g * N;
-        search[g].w = w + g * N;
+// Fits PAIRS * TWINS blocks of N per lane: `x`, `w` are [PAIRS * TWINS * N][W]. Trials of the pairs alternate, so that
+// one's divisions run while the other's sums do.
+template <int PAIRS, int TWINS, int N, int NMAX, Loss LOSS = Loss::SQUARE>
+TERAZI_INLINE void fit_affine(Affine* fits, const F* x, const F* w, float first, float step, int steps) {
+    using Search = AffineSearch<TWINS, N, NMAX, LOSS>;
+    Search search[PAIRS];
+    for (int g = 0; g < PAIRS; ++g) {
+        search[g].x = x + g * TWINS * N;
+        search[g].w = w + g * TWINS * N;
         search[g].start();
     }
-    for (int i = 0; i <= STEPS; ++i)
-        for (int g = 0; g < GROUPS; ++g) search[g].attempt(i);
-    for (int g = 0; g < GROUPS; ++g) {
-        search[g].finish();
-        fits[g] = search[g].best;
-    }
+    int i = 0;
+    for (; i <= steps && first + step * i <= 0.45f; ++i)
+        for (auto& s : search) s.template attempt<Search::FIT>(first + step * i + NMAX);
+    for (; i <= steps; ++i)
+        for (auto& s : search) s.template attempt<Search::FAST>(first + step * i + NMAX);
+    for (int g = 0; g < PAIRS; ++g) search[g].finish(fits + g * TWINS);
 }
 
 // x ~ scale * code with 0 <= code <= NMAX, for the scales of a super-block: nine trials, then up to five sweeps that
