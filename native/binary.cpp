@@ -9,7 +9,8 @@ namespace {
 // fp16 mean magnitude, then a bit for each weight that is not negative. Lanes are blocks: the sum has an order.
 void encode_q1(const float* source, uint8_t* out, int64_t rows, int64_t columns, const float*) {
     constexpr int BLOCK = 128;
-    for_batches(source, out, rows, columns, nullptr, BLOCK, 18, [](const Batch& batch) {
+    for_batches<1>(source, out, rows, columns, nullptr, BLOCK, 18, [](const Batch* batches) {
+        const Batch& batch = *batches;
         F x[32], sum{};
         for (int word = 0; word < BLOCK / 32; ++word) {
             const float* from[W];

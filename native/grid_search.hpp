@@ -261,8 +261,8 @@ void encode_batch(const Neighbours& grid, const Batch& batch) {
 template <class Type>
 void encode_rows(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float* importance) {
     const Neighbours& grid = codebook_neighbours(Type::BOOK);
-    for_batches(x, out, rows, columns, importance, SUPER_BLOCK, Type::BLOCK_BYTES,
-                [&](const Batch& batch) { encode_batch<Type>(grid, batch); });
+    for_batches<1>(x, out, rows, columns, importance, SUPER_BLOCK, Type::BLOCK_BYTES,
+                [&](const Batch* batch) { encode_batch<Type>(grid, *batch); });
 }
 
 }  // namespace terazi::TERAZI_ISA

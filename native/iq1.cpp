@@ -255,7 +255,8 @@ TERAZI_INLINE I level_of(F inverse, F scale) { return clamp(nearest_int(0.5f * (
 // fp16 d; 8 low bits of the codes; for each 32 weights 3 high bits of four codes, 3 of the scale, 1 of the shift.
 void encode_s(const float* source, uint8_t* out, int64_t rows, int64_t columns, const float* importance) {
     const Neighbours& grid = codebook_neighbours(Codebook::iq1);
-    for_batches(source, out, rows, columns, importance, SUPER_BLOCK, 50, [&](const Batch& batch) {
+    for_batches<1>(source, out, rows, columns, importance, SUPER_BLOCK, 50, [&](const Batch* batches) {
+        const Batch& batch = *batches;
         constexpr int SIZE = 32, BLOCKS = SUPER_BLOCK / SIZE;
         const SuperBlock super(batch);
         Block<SIZE> blocks[BLOCKS];
@@ -304,7 +305,8 @@ TERAZI_INLINE F refit(const SuperBlock& super, const Block<16>* blocks, const I*
 // bits of the fp16 d.
 void encode_m(const float* source, uint8_t* out, int64_t rows, int64_t columns, const float* importance) {
     const Neighbours& grid = codebook_neighbours(Codebook::iq1);
-    for_batches(source, out, rows, columns, importance, SUPER_BLOCK, 56, [&](const Batch& batch) {
+    for_batches<1>(source, out, rows, columns, importance, SUPER_BLOCK, 56, [&](const Batch* batches) {
+        const Batch& batch = *batches;
         constexpr int SIZE = 16, BLOCKS = SUPER_BLOCK / SIZE;
         const SuperBlock super(batch);
         Block<SIZE> blocks[BLOCKS];

@@ -88,7 +88,8 @@ TERAZI_INLINE F twice_mean_square(const F* x) {
 }
 
 void encode_nl(const float* source, uint8_t* out, int64_t rows, int64_t columns, const float* importance) {
-    for_batches(source, out, rows, columns, importance, BLOCK, 18, [](const Batch& batch) {
+    for_batches<1>(source, out, rows, columns, importance, BLOCK, 18, [](const Batch* batches) {
+        const Batch& batch = *batches;
         F x[BLOCK], weight[BLOCK];
         load_transposed(x, batch.x, BLOCK);
         error_weights(weight, batch, x, 0, twice_mean_square<BLOCK>(x));
@@ -101,7 +102,8 @@ void encode_nl(const float* source, uint8_t* out, int64_t rows, int64_t columns,
 // fp16 d; 2 high bits of eight 6-bit scales; their 4 low bits; codes.
 void encode_xs(const float* source, uint8_t* out, int64_t rows, int64_t columns, const float* importance) {
     constexpr int SIZE = 256, SCALES = SIZE / BLOCK;
-    for_batches(source, out, rows, columns, importance, SIZE, 136, [](const Batch& batch) {
+    for_batches<1>(source, out, rows, columns, importance, SIZE, 136, [](const Batch* batches) {
+        const Batch& batch = *batches;
         F x[SIZE], weight[BLOCK], scale[SCALES], largest{}, magnitude{};
         load_transposed(x, batch.x, SIZE);
         const F sigma2 = twice_mean_square<SIZE>(x);

@@ -54,10 +54,10 @@ def dequantize_rows(q: np.ndarray, type: str, columns: int, *, threads: int = 0)
 
 
 def validate_rows(q: np.ndarray, type: str, columns: int) -> None:
-    """Check that the blocks of ``q`` (uint8[rows, row_bytes]) hold only finite scales, as ggml's own check does.
+    """Check that the blocks of ``q`` (uint8[rows, row_bytes]) hold only finite scales, as ggml does.
 
-    Raises `FormatError` naming the first bad row and column, and `UsageError` when the bytes do not make rows of
-    ``columns`` weights.
+    Raises `FormatError` naming the first bad row and column, and `UsageError` when the bytes do not make
+    rows of ``columns`` weights.
     """
     kind, q = _stored_rows(q, type, columns)
     bad = kernels.first_invalid_block(kind, q, columns)
