@@ -25,5 +25,5 @@ def dequantize(kind: DType, q: np.ndarray, columns: int, threads: int) -> np.nda
 
 
 def first_invalid_block(kind: DType, q: np.ndarray, columns: int) -> int:
-    """Index, counting blocks along rows, of the first with a scale that is not finite; -1 when there is none."""
+    """Index, counting blocks along rows, of the first with a scale that is not finite, or -1."""
     return _native.validate(kind.id, q, columns)
