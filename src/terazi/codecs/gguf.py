@@ -41,7 +41,10 @@ def quantize_rows(
             f"{kind.name} cannot be made without an importance matrix",
             hint="make one with `terazi calibrate`",
         )
-    return kernels.quantize(kind, x, importance, threads)
+    try:
+        return kernels.quantize(kind, x, importance, threads)
+    except ValueError as error:
+        raise UsageError(f"cannot encode as {kind.name}: {error}") from None
 
 
 def dequantize_rows(q: np.ndarray, type: str, columns: int, *, threads: int = 0) -> np.ndarray:
@@ -55,4 +58,7 @@ def dequantize_rows(q: np.ndarray, type: str, columns: int, *, threads: int = 0)
         raise UsageError(
             f"{columns} weights of {kind.name} take {kind.row_bytes(columns)} bytes a row: got {q.shape}"
         )
-    return kernels.dequantize(kind, q, columns, threads)
+    try:
+        return kernels.dequantize(kind, q, columns, threads)
+    except ValueError as error:
+        raise UsageError(f"cannot decode {kind.name}: {error}") from None
