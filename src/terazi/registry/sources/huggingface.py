@@ -1,0 +1,120 @@
+"""Models on the Hugging Face hub: ``hf:org/name[@revision][/file]``; honours HF_ENDPOINT and HF_TOKEN.
+
+The hub's library lists a repository and finds the token; the files come by Terazi's own parallel download,
+checked against the SHA-256 that the hub keeps for large files.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from terazi.errors import DownloadError, NotFoundError, UsageError
+from terazi.registry.names import suggest
+from terazi.registry.sources import Offer, Remote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from terazi.progress import Progress
+
+__all__ = ["offer"]
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_REFERENCE = re.compile(
+    rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9._-]{{1,100}}))?(?:/(?P<file>.+))?"
+)
+_LABEL = re.compile(r"(?:^|[._-])(I?Q\d\w*|T?Q\d_\w+|B?F16|F32|MXFP4\w*)(?:[._-]|$)", re.IGNORECASE)
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+_CONNECT = 4.0  # seconds until an unreachable hub is passed over
+# What a Hugging Face directory needs to be converted and run; never pickles.
+_WANTED = re.compile(
+    r"(?:[\w.-]+/)?[\w.-]+\.(?:safetensors|json|model|jinja|tiktoken|txt)|LICENSE[\w.-]*|README\.md"
+)
+_ENOUGH = re.compile(r"model.*\.safetensors(?:\.index\.json)?$")
+
+
+def offer(reference: str, *, workplace: Path, progress: Progress) -> Offer:
+    """Offer one GGUF file of a repository (all its parts when it is split), or the checkpoint directory."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise UsageError(
+            f"hf:{reference[:200]} is not a repository", hint="use hf:org/name or hf:org/name/file.gguf"
+        )
+    info = _model_info(match["repo"], match["revision"])
+    names = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    chosen = _choose(list(names), match["file"], match["repo"])
+    label = _LABEL.search(PurePosixPath(chosen[0]).stem) if chosen[0].endswith(".gguf") else None
+    suffix = f"/{chosen[0]}" if match["file"] or label else ""
+    return Offer(
+        source=f"hf:{match['repo']}@{info.sha}{suffix}",
+        name=suggest(match["repo"], label[1] if label else ""),
+        files=tuple(_remote(match["repo"], info.sha, names[name], flat=bool(suffix)) for name in chosen),
+        license=(info.card_data or {}).get("license") if info.card_data else None,
+    )
+
+
+def _model_info(repo: str, revision: str | None) -> Any:
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub import errors as hub
+
+    try:
+        return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_CONNECT)
+    except hub.GatedRepoError:
+        hint = f"accept its terms at https://huggingface.co/{repo}, then set HF_TOKEN"
+        raise DownloadError(f"hf:{repo} asks you to accept its terms first", hint=hint) from None
+    except hub.RepositoryNotFoundError:
+        hint = "check the name; a private repository needs HF_TOKEN"
+        raise NotFoundError(f"hf:{repo} does not exist", hint=hint) from None
+    except hub.RevisionNotFoundError:
+        raise NotFoundError(f"hf:{repo} has no revision {revision}") from None
+    except (hub.HfHubHTTPError, hub.HFValidationError, httpx2.HTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DownloadError(f"the Hugging Face hub cannot be reached: {reason}") from None
+
+
+def _choose(names: list[str], wanted: str | None, repo: str) -> list[str]:
+    """The files that make one model."""
+    models = sorted(name for name in names if name.endswith(".gguf"))
+    if wanted:
+        if wanted not in names:
+            hint = f"it has {', '.join(models[:8])}" if models else None
+            raise NotFoundError(f"hf:{repo} has no file {wanted!r}", hint=hint)
+        return _with_parts(wanted, names)
+    if any(_ENOUGH.fullmatch(name) for name in names):
+        return sorted(name for name in names if _WANTED.fullmatch(name))
+    first_parts = [name for name in models if not _SHARD.search(name) or "-00001-of-" in name]
+    weights = [name for name in first_parts if not PurePosixPath(name).name.lower().startswith("mmproj")]
+    preferred = [name for name in weights if "Q4_K_M" in name.upper()] or weights
+    if len(preferred) == 1:
+        return _with_parts(preferred[0], names)
+    if not weights:
+        raise NotFoundError(f"hf:{repo} has neither safetensors nor GGUF files")
+    raise UsageError(f"hf:{repo} has {len(weights)} GGUF files", hint=f"add one: hf:{repo}/{weights[0]}")
+
+
+def _with_parts(name: str, names: list[str]) -> list[str]:
+    shard = _SHARD.search(name)
+    if shard is None:
+        return [name]
+    stem, total = name[: shard.start()], shard[2]
+    parts = [f"{stem}-{number:05d}-of-{total}.gguf" for number in range(1, int(total) + 1)]
+    if missing := [part for part in parts if part not in names]:
+        raise NotFoundError(f"the repository lacks {missing[0]}")
+    return parts
+
+
+def _remote(repo: str, revision: str, sibling: Any, *, flat: bool) -> Remote:
+    from huggingface_hub import get_token, hf_hub_url
+
+    token = get_token()
+    name = sibling.rfilename
+    return Remote(
+        name=PurePosixPath(name).name if flat else name,
+        url=hf_hub_url(repo, name, revision=revision),
+        size=sibling.size,
+        sha256=sibling.lfs.sha256 if sibling.lfs else None,
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+    )
