@@ -38,7 +38,7 @@ def split_variant(name: str) -> tuple[str, str] | None:
 
 
 def known_base(name: str, store: Store) -> tuple[str, str] | None:
-    """Return the base and the preset of a variant that could be made: its base is stored or in the catalog."""
+    """Return base and preset of a variant that could be made: its base is stored or in the catalog."""
     parts = split_variant(name)
     return parts if parts and (parts[0] in store or catalog.find(parts[0])) else None
 
