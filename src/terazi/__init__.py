@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from terazi.api import convert, inspect, open_model, quantize, quantize_collection
+    from terazi.api import convert, evaluate, inspect, open_model, quantize, quantize_collection
     from terazi.codecs import dequantize_rows, quantize_rows
     from terazi.dtypes import TYPES
     from terazi.errors import TeraziError
@@ -18,6 +18,7 @@ __all__ = [
     "TeraziError",
     "convert",
     "dequantize_rows",
+    "evaluate",
     "inspect",
     "open_model",
     "quantize",
@@ -31,6 +32,7 @@ _HOME = {
     "TeraziError": "terazi.errors",
     "convert": "terazi.api",
     "dequantize_rows": "terazi.codecs",
+    "evaluate": "terazi.api",
     "inspect": "terazi.api",
     "open_model": "terazi.api",
     "quantize": "terazi.api",

@@ -41,7 +41,10 @@ def quantize_rows(
             f"{kind.name} cannot be made without an importance matrix",
             hint="make one with `terazi calibrate`",
         )
-    return kernels.quantize(kind, x, importance, threads)
+    try:
+        return kernels.quantize(kind, x, importance, threads)
+    except ValueError as error:
+        raise UsageError(f"cannot encode as {kind.name}: {error}") from None
 
 
 def dequantize_rows(q: np.ndarray, type: str, columns: int, *, threads: int = 0) -> np.ndarray:
@@ -50,7 +53,10 @@ def dequantize_rows(q: np.ndarray, type: str, columns: int, *, threads: int = 0)
     Raises `UsageError` when the bytes do not make rows of ``columns`` weights.
     """
     kind, q = _stored_rows(q, type, columns)
-    return kernels.dequantize(kind, q, columns, threads)
+    try:
+        return kernels.dequantize(kind, q, columns, threads)
+    except ValueError as error:
+        raise UsageError(f"cannot decode {kind.name}: {error}") from None
 
 
 def validate_rows(q: np.ndarray, type: str, columns: int) -> None:

@@ -108,8 +108,8 @@ PROBE = (
 
 
 @cache
-def _known() -> tuple[tuple[Splitter, list[str]], ...]:
-    return tuple((splitter, split(build(splitter))) for splitter in TABLE)
+def _known() -> tuple[tuple[Splitter, list[str], set[int]], ...]:
+    return tuple((splitter, *split(build(splitter))) for splitter in TABLE)
 
 
 def build(splitter: Splitter) -> PreTokenizer:
@@ -121,9 +121,10 @@ def build(splitter: Splitter) -> PreTokenizer:
     return Sequence([*steps, ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def split(pre_tokenizer: PreTokenizer) -> list[str]:
-    """Split `PROBE`."""
-    return [piece for piece, _ in pre_tokenizer.pre_tokenize_str(PROBE)]
+def split(pre_tokenizer: PreTokenizer) -> tuple[list[str], set[int]]:
+    """Split `PROBE`; returns the pieces and where they end."""
+    pieces = pre_tokenizer.pre_tokenize_str(PROBE)
+    return [piece for piece, _ in pieces], {end for _, (_, end) in pieces}
 
 
 def find(pre_tokenizer: PreTokenizer | None, *, whole_words: bool) -> str:
@@ -132,26 +133,16 @@ def find(pre_tokenizer: PreTokenizer | None, *, whole_words: bool) -> str:
     Of splittings that exist with and without ``whole_words``, the one that agrees is taken. Raises
     `UnsupportedError` naming the closest one when no splitting agrees on all of `PROBE`.
     """
-    pieces = split(pre_tokenizer) if pre_tokenizer is not None else [PROBE]
-    same = [splitter for splitter, known in _known() if known == pieces]
+    pieces, ends = split(pre_tokenizer) if pre_tokenizer is not None else ([PROBE], {len(PROBE)})
+    same = [splitter for splitter, known, _ in _known() if known == pieces]
     if same:
         return next((entry for entry in same if entry.whole_words == whole_words), same[0]).name
-    ours = _boundaries(pieces)
-    near = max(_known(), key=lambda entry: _agreement(ours, _boundaries(entry[1])))
-    share = _agreement(ours, _boundaries(near[1]))
+    near, _, known = max(_known(), key=lambda entry: _agreement(ends, entry[2]))
     raise UnsupportedError(
         f"llama.cpp has no pre-tokenizer that splits text as this tokenizer.json does; the closest, "
-        f"{near[0].name}, agrees on {share:.1%} of the places where a probe text is split",
-        hint=f"to accept the difference: --pre-tokenizer {near[0].name}",
+        f"{near.name}, agrees on {_agreement(ends, known):.1%} of the places where a probe text is split",
+        hint=f"to accept the difference: --pre-tokenizer {near.name}",
     )
-
-
-def _boundaries(pieces: list[str]) -> set[int]:
-    ends, position = set(), 0
-    for piece in pieces:
-        position += len(piece)
-        ends.add(position)
-    return ends
 
 
 def _agreement(first: set[int], second: set[int]) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terazi.convert.vocabulary import Vocabulary, from_json, from_sentencepiece
+from terazi.convert.vocabulary import UNKNOWN, Vocabulary, from_json, from_sentencepiece
 from terazi.errors import FormatError, UnsupportedError
 from terazi.formats.huggingface.reader import read_json
 
@@ -131,11 +131,12 @@ def _from_merges(directory: Path) -> dict[str, Any]:
             hint="open it with transformers.AutoTokenizer and save_pretrained() to get a tokenizer.json",
         )
     lines = (directory / "merges.txt").read_text("utf-8").split("\n")
+    options = {"use_regex": True, "trim_offsets": True}
     return {
         "version": "1.0",
         "added_tokens": [],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, **options},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, **options},
         "model": {
             "type": "BPE",
             "vocab": read_json(directory / "vocab.json"),
@@ -189,6 +190,9 @@ def _special_tokens(
         id = id[0] if isinstance(id, list) and id else id
         if type(id) is int and id in vocabulary.tokens:
             found[name] = id
+    unknown = next((id for id, kind in vocabulary.kinds.items() if kind == UNKNOWN), None)
+    if unknown is not None:
+        found.setdefault("unk", unknown)
     for name, other in _STAND_INS.items():
         if name not in found and other in found:
             found[name] = found[other]

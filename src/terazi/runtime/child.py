@@ -77,11 +77,15 @@ def _read(file: BufferedReader) -> Message | None:
 
 
 class Child:
-    """A running child, one call at a time; killed after ``timeout`` seconds of silence during a call."""
+    """A running child, one call at a time; killed after ``timeout`` seconds of silence during a call.
 
-    def __init__(self, module: str, *, timeout: float) -> None:
+    ``environment`` holds variables for the child which the user's own environment overrides.
+    """
+
+    def __init__(self, module: str, *, timeout: float, environment: Mapping[str, str] | None = None) -> None:
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._busy = False
         self._late = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._process = subprocess.Popen(
@@ -89,6 +93,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            env=dict(environment or {}) | os.environ,
         )
 
     @property
@@ -107,10 +112,12 @@ class Child:
         The child is killed when the caller stops listening before the end.
         """
         with self._lock:
+            if self._busy:
+                raise EngineError("the engine is busy with an unfinished call of the same thread")
             if self._process.poll() is not None:
                 raise EngineError("the engine is closed")
             logged = os.fstat(self._log.fileno()).st_size
-            finished = False
+            self._busy, finished = True, False
             try:
                 assert self._process.stdin is not None
                 with contextlib.suppress(BrokenPipeError):
@@ -127,6 +134,7 @@ class Child:
                         raise EngineError(message.values["message"] + reason, hint=message.values["hint"])
                     yield message
             finally:
+                self._busy = False
                 if not finished:
                     self._kill()
 
