@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from terazi.cli.output import count, json_option, size, write_json, write_table
+
+if TYPE_CHECKING:
+    from terazi.model.license import Use
 
 __all__ = ["command"]
 
@@ -23,7 +28,7 @@ Examples:
 )
 @click.option("--kind", type=click.Choice(["chat", "base", "embedding", "code"]), help="Only this kind.")
 @json_option
-def command(use: str | None, kind: str | None, as_json: bool) -> None:
+def command(use: Use | None, kind: str | None, as_json: bool) -> None:
     """List the models that `terazi pull` knows by name, and the variants of them in the store.
 
     What a licence allows is a first orientation and no legal advice.

@@ -14,7 +14,7 @@ from terazi.registry.names import parse_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from terazi.model.license import LicenseCheck
+    from terazi.model.license import LicenseCheck, Use
 
 __all__ = ["CatalogEntry", "catalog", "find", "search"]
 
@@ -61,7 +61,7 @@ def find(name: str) -> CatalogEntry | None:
     return next((entry for key, entry in catalog().items() if parse_name(key).model == parsed.model), None)
 
 
-def search(*, use: str | None = None, kind: str | None = None) -> list[tuple[CatalogEntry, LicenseCheck]]:
+def search(*, use: Use | None = None, kind: str | None = None) -> list[tuple[CatalogEntry, LicenseCheck]]:
     """Return entries with what their licence says of ``use`` (``commercial`` unless given).
 
     With ``use`` given, only those that allow it stay, with or without conditions.

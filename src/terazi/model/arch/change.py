@@ -26,6 +26,7 @@ __all__ = [
     "plus_one",
     "recoded",
     "regrouped",
+    "reordered",
     "shaped",
     "skipping_rows",
     "swapped",
@@ -122,6 +123,21 @@ def interleaved(heads: str, *fallbacks: str, rotary: str | None = None) -> Chang
         return _rows(tensor, (np.arange(count)[:, None] * size + order).reshape(-1))
 
     return change
+
+
+def reordered(tensor: Tensor, order: np.ndarray, axis: int = 0) -> Tensor:
+    """Take rows (``axis`` 0) or columns (1) of a matrix in another order."""
+    if axis == 0:
+        return _rows(tensor, order)
+    kind = dtype(tensor.type)
+    if kind.quantized:
+        raise FormatError(tensor.name, f"columns of {tensor.type} cannot be reordered")
+
+    def read(start: int, stop: int) -> np.ndarray:
+        rows = np.ascontiguousarray(tensor.read(start, stop)).reshape(stop - start, -1, kind.block_bytes)
+        return rows[:, order].reshape(stop - start, -1)
+
+    return Tensor(name=tensor.name, shape=(*tensor.shape[:-1], len(order)), type=tensor.type, read=read)
 
 
 def regrouped(heads: str, parts: int) -> Change:
