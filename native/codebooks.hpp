@@ -17,7 +17,7 @@ struct Neighbours {
     struct List {
         uint32_t start, count;  // count 0: the key is a point itself
     };
-    static constexpr int PADDING = 16;
+    static constexpr int PADDING = 16, MOST = 304;  // lists are padded to a multiple of, and no longer than
     const List* lists;      // by key
     const uint16_t* keys;   // nearest points first, equally near ones by code; each list padded with its last
     const uint16_t* codes;  // by key; 0 where there is no point

@@ -5,8 +5,6 @@
 
 namespace terazi::TERAZI_ISA {
 
-typedef float F8 __attribute__((vector_size(32)));
-typedef int32_t I8 __attribute__((vector_size(32)));
 typedef uint8_t B8 __attribute__((vector_size(8)));
 typedef int8_t S8 __attribute__((vector_size(8)));
 typedef uint8_t B16 __attribute__((vector_size(16)));

@@ -4,8 +4,8 @@
 // searched over a few trials, each of which rounds all groups and moves those that are no point to the nearest one.
 #pragma once
 #include "batch.hpp"
-#include "nearest.hpp"
 #include "search.hpp"
+#include "snap.hpp"
 
 namespace terazi::TERAZI_ISA {
 
@@ -71,52 +71,128 @@ TERAZI_INLINE I round_group(const F* x, F inverse) {
     return key;
 }
 
-// Magnitudes and search weights of a sub-block again, but each lane's in a row.
+// Moves the groups of a sub-block of each lane to the codebook, at scales around a known one.
 template <class Type>
-struct Rows {
-    float x[W][Type::SUB_BLOCK], weight[W][Type::SUB_BLOCK];
-};
+class Snapper {
+    static constexpr int SIZE = Type::SUB_BLOCK, DIMS = Type::DIMS, BITS = Type::BITS, COUNT = SIZE / DIMS * W;
+    const Neighbours& grid;
+    F8 odd;                               // the magnitude of each digit
+    float x[W][SIZE], weight[W][SIZE];    // each lane's in a row
+    // By group and lane: what the last search found, and for which key and scales that holds.
+    int32_t key[COUNT], point[COUNT], off_grid[COUNT];
+    float low[COUNT], high[COUNT], margin[COUNT];
+    float lowest[W], highest[W];          // scales that `margin` is good for
 
-template <class Type>
-TERAZI_INLINE void to_rows(float (*rows)[Type::SUB_BLOCK], const F* columns) {
-    for (int i = 0; i < Type::SUB_BLOCK; i += W) {
-        F square[W];
-        for (int k = 0; k < W; ++k) square[k] = columns[i + k];
-        transpose(square);
-        for (int k = 0; k < W; ++k) store(rows[k] + i, square[k]);
-    }
-}
-
-// Moves every wanted group that is no point to its nearest one. `wanted` has bit g set for group g.
-// Returns the bits of the groups that were no point, wanted or not.
-template <class Type>
-TERAZI_INLINE I snap_to_grid(const Neighbours& grid, const Rows<Type>& rows, I* keys, F scale, I wanted) {
-    constexpr int GROUPS = SubBlock<Type>::GROUPS;
-    const Table odd = make_table(Type::BITS, [](int digit) { return 2.f * float(digit) + 1; });
-    int32_t key[GROUPS * W], off_grid[W] = {}, allowed[W];
-    float lane_scale[W];
-    for (int g = 0; g < GROUPS; ++g) store(key + g * W, keys[g]);
-    store(allowed, wanted);
-    store(lane_scale, scale);
-
-    uint8_t search[GROUPS * W];
-    int count = 0;
-    for (int g = 0; g < GROUPS; ++g)
-        for (int k = 0; k < W; ++k) {
-            const int off = grid.lists[size_t(key[g * W + k])].count != 0;
-            off_grid[k] |= off << g;
-            search[count] = uint8_t(g * W + k);
-            count += off & allowed[k] >> g;
+    TERAZI_INLINE static void to_rows(float (*rows)[SIZE], const F* columns) {
+        for (int i = 0; i < SIZE; i += W) {
+            F square[W];
+            for (int k = 0; k < W; ++k) square[k] = columns[i + k];
+            transpose(square);
+            for (int k = 0; k < W; ++k) store(rows[k] + i, square[k]);
         }
-    for (int i = 0; i < count; ++i) {
-        const int at = search[i], k = at % W, first = at / W * Type::DIMS;
-        const Neighbours::List list = grid.lists[size_t(key[at])];
-        key[at] = nearest<Type::DIMS, Type::BITS>(&grid.keys[list.start], list.count, lane_scale[k] * odd,
-                                                  rows.x[k] + first, rows.weight[k] + first);
     }
-    for (int g = 0; g < GROUPS; ++g) keys[g] = load<I>(key + g * W);
-    return load<I>(off_grid);
-}
+    // 2^-17 of sum w (s q + x)^2, over s, for the largest q: twice what rounding can do to a difference of distances.
+    // Where products could leave the range of float: infinity.
+    TERAZI_INLINE void set_margins(const F* x_columns, const F* weights, F scale) {
+        const F least_scale = 0.75f * scale, most_scale = 1.5f * scale;
+        const Mask scale_ok = greater(scale, splat(0x1p-60f)) & less(scale, splat(0x1p60f));
+        for (int g = 0; g < SIZE / DIMS; ++g) {
+            F reach{};
+            for (int i = g * DIMS; i < (g + 1) * DIMS; ++i) {
+                const F far = most_scale * float(2 * Type::LEVELS - 1) + abs(x_columns[i]);
+                reach += weights[i] * far * far;
+            }
+            const Mask ok = scale_ok & greater(reach, splat(0x1p-90f)) & less(reach, splat(0x1p90f));
+            store(margin + g * W, select(ok, reach * 0x1p-17f / least_scale, splat(__builtin_inff())));
+        }
+        store(lowest, least_scale);
+        store(highest, most_scale);
+    }
+    TERAZI_INLINE void keep(int at, const Winner& winner) {
+        point[at] = winner.key;
+        low[at] = winner.low < lowest[at % W] ? lowest[at % W] : winner.low;
+        high[at] = winner.high > highest[at % W] ? highest[at % W] : winner.high;
+    }
+    TERAZI_INLINE const float* x_of(int at) const { return x[at % W] + at / W * DIMS; }
+    TERAZI_INLINE const float* weight_of(int at) const { return weight[at % W] + at / W * DIMS; }
+    TERAZI_INLINE const uint16_t* list_of(int at) const { return grid.keys + grid.lists[key[at]].start; }
+    TERAZI_INLINE int length_of(int at) const { return int(grid.lists[key[at]].count); }
+
+    TERAZI_INLINE void search_one(int at, float scale) {
+        keep(at, likely_winner<DIMS, BITS>(list_of(at), length_of(at), odd, x_of(at), weight_of(at), scale, margin[at]));
+    }
+    // Short lists, W at a time as long as there are enough to fill half the lanes.
+    TERAZI_INLINE void search_short(const uint8_t* places, int count, const float* scales) {
+        int i = 0;
+        for (; i + W / 2 <= count; i += W) {
+            ShortSearches<DIMS, BITS> searches;
+            Winner winners[W];
+            for (int k = 0; k < W; ++k) {
+                const int at = places[i + k < count ? i + k : count - 1];
+                searches.set(k, list_of(at), length_of(at), odd, x_of(at), weight_of(at), scales[at % W], margin[at]);
+            }
+            searches.solve(winners);
+            for (int k = 0; k < W && i + k < count; ++k) keep(places[i + k], winners[k]);
+        }
+        for (; i < count; ++i) search_one(places[i], scales[places[i] % W]);
+    }
+    // Where the likely winner is too close to others: the reference's sums. They hold for this scale only.
+    TERAZI_INLINE void search_exactly(int at, float scale) {
+        low[at] = __builtin_inff();
+        point[at] = nearest<DIMS, BITS>(list_of(at), uint32_t(length_of(at)), scale * odd, x_of(at), weight_of(at));
+    }
+
+public:
+    TERAZI_INLINE Snapper(const Neighbours& grid, const SubBlock<Type>& sub, F scale) : grid(grid) {
+        F root[SIZE];
+        for (int i = 0; i < SIZE; ++i) root[i] = sqrt(sub.weight[i]);
+        to_rows(x, sub.x);
+        to_rows(weight, root);
+        for (int k = 0; k < 8; ++k) odd[k] = 2.f * float(k & ((1 << BITS) - 1)) + 1;
+        for (int i = 0; i < COUNT; i += W) store(key + i, splat(-1));
+        set_margins(sub.x, root, scale);
+    }
+
+    // Replaces the wanted groups' keys (bit g of `wanted`: group g) by their nearest points' at this scale. Returns the
+    // bits of the groups that were no point.
+    TERAZI_INLINE I snap(I* keys, F scale, I wanted) {
+        uint8_t changed[COUNT], few[COUNT], many[COUNT];
+        int changed_count = 0, few_count = 0, many_count = 0;
+        float scales[W];
+        store(scales, scale);
+        for (int g = 0; g < SIZE / DIMS; ++g) {
+            const Mask holds = equal(load<I>(key + g * W), keys[g]) & less(load<F>(low + g * W), scale) &
+                               less(scale, load<F>(high + g * W));
+            const Mask search = invert(holds | equal(wanted & 1 << g, I{}));
+            store(key + g * W, select(search, keys[g], load<I>(key + g * W)));
+            for (uint32_t lanes = lane_bits(search); lanes; lanes &= lanes - 1)
+                changed[changed_count++] = uint8_t(g * W + __builtin_ctz(lanes));
+        }
+        // Sorted by how long they take, the searches' branches are foreseeable.
+        for (int i = 0; i < changed_count; ++i) {
+            const int at = changed[i], length = length_of(at);
+            point[at] = key[at];
+            low[at] = -__builtin_inff();
+            high[at] = __builtin_inff();
+            off_grid[at] = int(length != 0) << at / W;
+            few[few_count] = many[many_count] = uint8_t(at);
+            few_count += unsigned(length - 1) < SHORT;
+            many_count += length > SHORT;
+        }
+        search_short(few, few_count, scales);
+        for (int i = 0; i < many_count; ++i) search_one(many[i], scales[many[i] % W]);
+        for (int i = 0; i < changed_count; ++i) {
+            const int at = changed[i];
+            if (!(low[at] < scales[at % W] && scales[at % W] < high[at])) search_exactly(at, scales[at % W]);
+        }
+        I off{};
+        for (int g = 0; g < SIZE / DIMS; ++g) {
+            keys[g] = load<I>(point + g * W);
+            off |= load<I>(off_grid + g * W);
+        }
+        return off;
+    }
+};
 
 // Sums for the least-squares scale of the chosen points: of w * x * q and of w * q * q.
 template <class Type>
@@ -137,7 +213,7 @@ struct Fit {
 
 // Rounds groups again at the scale found, and fits the scale to the result.
 template <class Type>
-TERAZI_INLINE void refit(const Neighbours& grid, const Rows<Type>& rows, SubBlock<Type>& sub, F& scale, I off_grid) {
+TERAZI_INLINE void refit(Snapper<Type>& snapper, SubBlock<Type>& sub, F& scale, I off_grid) {
     constexpr int GROUPS = SubBlock<Type>::GROUPS, ALL = (1 << GROUPS) - 1;
     I again = off_grid;
     if (Type::REFIT == Refit::all) again = splat(ALL);
@@ -149,7 +225,7 @@ TERAZI_INLINE void refit(const Neighbours& grid, const Rows<Type>& rows, SubBloc
     const F inverse = 1.f / scale;
     I keys[GROUPS];
     for (int g = 0; g < GROUPS; ++g) keys[g] = round_group<Type>(sub.x + g * Type::DIMS, inverse);
-    snap_to_grid<Type>(grid, rows, keys, scale, again);
+    snapper.snap(keys, scale, again);
     for (int g = 0; g < GROUPS; ++g)
         sub.keys[g] = select(equal(again & splat(1 << g), I{}), sub.keys[g], keys[g]);
     const Fit<Type> fit(sub, sub.keys);
@@ -161,12 +237,7 @@ TERAZI_INLINE void refit(const Neighbours& grid, const Rows<Type>& rows, SubBloc
 template <class Type>
 TERAZI_INLINE void search_scale(const Neighbours& grid, SubBlock<Type>& sub, F top, F start) {
     constexpr int GROUPS = SubBlock<Type>::GROUPS, ALL = (1 << GROUPS) - 1;
-    Rows<Type> rows;
-    F root[Type::SUB_BLOCK];
-    for (int i = 0; i < Type::SUB_BLOCK; ++i) root[i] = sqrt(sub.weight[i]);
-    to_rows<Type>(rows.x, sub.x);
-    to_rows<Type>(rows.weight, root);
-
+    Snapper<Type> snapper(grid, sub, top / float(2 * Type::LEVELS - 1));
     const I live = select(sub.stored, splat(ALL), I{});
     F best{}, scale = start;
     I off_grid = splat(Type::REFIT == Refit::all_if_any_off_grid ? ALL : 0);
@@ -175,7 +246,7 @@ TERAZI_INLINE void search_scale(const Neighbours& grid, SubBlock<Type>& sub, F t
         const F inverse = (2 * Type::LEVELS - 1 + float(step) * Type::STEP) / top;
         I keys[GROUPS];
         for (int g = 0; g < GROUPS; ++g) keys[g] = round_group<Type>(sub.x + g * Type::DIMS, inverse);
-        const I off = snap_to_grid<Type>(grid, rows, keys, 1.f / inverse, live);
+        const I off = snapper.snap(keys, 1.f / inverse, live);
         const Fit<Type> fit(sub, keys);
         const Mask better = greater(fit.qq, F{}) & greater(fit.xq * fit.xq, best * fit.qq);
         if (!any(better)) continue;
@@ -184,7 +255,7 @@ TERAZI_INLINE void search_scale(const Neighbours& grid, SubBlock<Type>& sub, F t
         off_grid = select(better, off, off_grid);
         for (int g = 0; g < GROUPS; ++g) sub.keys[g] = select(better, keys[g], sub.keys[g]);
     }
-    refit(grid, rows, sub, scale, off_grid & live);
+    refit(snapper, sub, scale, off_grid & live);
 
     const Mask negative = less(scale, F{});
     sub.scale = select(negative, -scale, scale);

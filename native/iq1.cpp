@@ -2,6 +2,8 @@
 //
 // Lanes are super-blocks. With three levels the best fit of a block, codebook aside, splits its sorted weights at two
 // places: all pairs of places are tried. Then groups that are no point of the codebook move to the nearest one.
+#include <cfloat>
+
 #include "batch.hpp"
 #include "decode.hpp"
 #include "kernels.hpp"
@@ -184,7 +186,7 @@ TERAZI_INLINE Mask snap_to_grid(const Neighbours& grid, const Batch& batch, int 
             if (!list.count || !alive[k]) continue;
             off_grid[k] = 1;
             block.keys[g][k] =
-                nearest<DIMS, BITS>(grid.keys + list.start, list.count, block.scale[k] * (unshifted() + shift[k]),
+                nearest<DIMS, BITS>(grid.keys + list.start, list.count, block.scale[k] * (F8{-1, 0, 1, 2, -1, 0, 1, 2} + shift[k]),
                                     batch.x[k] + first + g * DIMS, weights[k] + g * DIMS);
         }
     }

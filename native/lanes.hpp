@@ -28,6 +28,9 @@ constexpr int W = 4;
 typedef float F __attribute__((vector_size(4 * W)));
 typedef int32_t I __attribute__((vector_size(4 * W)));
 typedef uint32_t U __attribute__((vector_size(4 * W)));
+// Eight lanes whatever W is, for work inside a block.
+typedef float F8 __attribute__((vector_size(32)));
+typedef int32_t I8 __attribute__((vector_size(32)));
 
 TERAZI_INLINE F splat(float value) { return value - F{}; }  // not F{} + value, which loses the sign of -0
 TERAZI_INLINE I splat(int32_t value) { return I{} + value; }
