@@ -111,7 +111,6 @@ class Snapper {
     TERAZI_INLINE void keep(int at, const Winner& winner) {
         point[at] = winner.key;
         low[at] = winner.low < lowest[at % W] ? lowest[at % W] : winner.low;
-        high[at] = winner.high > highest[at % W] ? highest[at % W] : winner.high;
     }
     TERAZI_INLINE const float* x_of(int at) const { return x[at % W] + at / W * DIMS; }
     TERAZI_INLINE const float* weight_of(int at) const { return weight[at % W] + at / W * DIMS; }
@@ -162,9 +161,10 @@ public:
         store(scales, scale);
         for (int g = 0; g < SIZE / DIMS; ++g) {
             const Mask holds = equal(load<I>(key + g * W), keys[g]) & less(load<F>(low + g * W), scale) &
-                               less(scale, load<F>(high + g * W));
+                               less_equal(scale, load<F>(high + g * W));
             const Mask search = invert(holds | equal(wanted & 1 << g, I{}));
             store(key + g * W, select(search, keys[g], load<I>(key + g * W)));
+            store(high + g * W, select(search, scale, load<F>(high + g * W)));
             for (uint32_t lanes = lane_bits(search); lanes; lanes &= lanes - 1)
                 changed[changed_count++] = uint8_t(g * W + __builtin_ctz(lanes));
         }
@@ -173,7 +173,6 @@ public:
             const int at = changed[i], length = length_of(at);
             point[at] = key[at];
             low[at] = -__builtin_inff();
-            high[at] = __builtin_inff();
             off_grid[at] = int(length != 0) << at / W;
             few[few_count] = many[many_count] = uint8_t(at);
             few_count += unsigned(length - 1) < SHORT;
@@ -183,7 +182,8 @@ public:
         for (int i = 0; i < many_count; ++i) search_one(many[i], scales[many[i] % W]);
         for (int i = 0; i < changed_count; ++i) {
             const int at = changed[i];
-            if (!(low[at] < scales[at % W] && scales[at % W] < high[at])) search_exactly(at, scales[at % W]);
+            const float s = scales[at % W];
+            if (off_grid[at] && !(low[at] < s && s < highest[at % W])) search_exactly(at, s);
         }
         I off{};
         for (int g = 0; g < SIZE / DIMS; ++g) {

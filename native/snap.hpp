@@ -1,9 +1,9 @@
-// Moving rounded groups to their nearest codebook points, over trials of a slowly changing scale.
+// Moving rounded groups to their nearest codebook points, over trials of a slowly falling scale.
 //
 // From one trial to the next most groups round to the same key, and the nearest point stays the same too. With weights
 // w and values x, the distance of candidate c at scale s is A[c] s^2 - B[c] s + const, A = sum w q^2, B = sum 2 w x q: so
-// each search also works out between which scales its winner is ahead of every other candidate by more than any
-// rounding could make up for. There, later trials need no search; everywhere else they sum as the reference does.
+// each search also works out down to which scale its winner is ahead of every other candidate by more than any rounding
+// could make up for. Down to there, later trials need no search; everywhere else they sum as the reference does.
 #pragma once
 #include "nearest.hpp"
 
@@ -24,7 +24,7 @@ TERAZI_INLINE uint32_t lane_bits(Mask mask) {
 
 struct Winner {
     int key;
-    float low, high;  // the scales between which it surely wins; none when low >= high
+    float low;  // it surely wins at scales from here to where it was found; infinite when it may not win there either
 };
 
 // A and B of many candidates.
@@ -47,14 +47,12 @@ struct Parabolas {
     }
 };
 
-// Narrows (low, high) to where the winner is ahead of a candidate by `margin` (of distance over scale); `square` and
-// `cross` are the candidate's less the winner's.
-TERAZI_INLINE void narrow(F square, F cross, F margin, Mask rival, F& low, F& high) {
-    const F bound = (cross + margin) / square, infinite = splat(__builtin_inff());
-    const Mask rising = less(F{}, square), falling = less(square, F{});
-    const F from = select(rising, bound, select(falling, -infinite, infinite));
-    low = select(rival, max(from, low), low);
-    high = select(rival & falling, min(bound, high), high);
+// Down to which scale the winner at `scale` is ahead of a candidate by `margin` (of distance over scale); `square` and
+// `cross` are the candidate's less the winner's. A parabola that falls behind at larger scales cannot catch up.
+template <class FLOATS>
+TERAZI_INLINE FLOATS ahead_down_to(FLOATS square, FLOATS cross, FLOATS scale, FLOATS margin) {
+    const FLOATS bound = (cross + margin) / square, infinite = FLOATS{} + __builtin_inff();
+    return square > 0 ? bound : (((square < 0) & (scale < bound)) ? -infinite : infinite);
 }
 
 // Short lists: a search per lane, candidates one after the other.
@@ -80,7 +78,7 @@ public:
         scales[lane] = scale;
         margins[lane] = margin;
     }
-    // The likely winner at each lane's scale, and where it wins for sure.
+    // The likely winner at each lane's scale.
     TERAZI_INLINE void solve(Winner* winners) const {
         const float* from[W];
         for (int k = 0; k < W; ++k) from[k] = rows[k];
@@ -97,12 +95,13 @@ public:
             own_cross = select(closer, cross[c], own_cross);
             winner = select(closer, splat(c), winner);
         }
-        F low = splat(-__builtin_inff()), high = splat(__builtin_inff());
+        F low = splat(-__builtin_inff());
         for (int c = 0; c < SHORT; ++c) {
             const Mask rival = less(splat(c), load<I>(counts)) & invert(equal(winner, splat(c)));
-            narrow(square[c] - own_square, cross[c] - own_cross, margin, rival, low, high);
+            const F bound = ahead_down_to(square[c] - own_square, cross[c] - own_cross, scale, margin);
+            low = select(rival, max(bound, low), low);
         }
-        for (int k = 0; k < W; ++k) winners[k] = {lists[k][winner[k]], low[k], high[k]};
+        for (int k = 0; k < W; ++k) winners[k] = {lists[k][winner[k]], low[k]};
     }
 };
 
@@ -121,19 +120,16 @@ TERAZI_INLINE Winner likely_winner(const uint16_t* keys, int count, F8 level, co
         keep_closer(square[c] * scale - cross[c], Ints{} + c, least, chunk);
     }
     const int lane = first_equal(least, spread_least(least)), at = chunk[lane], winner = at * LANES + lane;
-    const Floats own_square = Floats{} + square[at][lane], own_cross = Floats{} + (cross[at][lane] - margin);
-    Floats low = Floats{} - __builtin_inff(), high = Floats{} + __builtin_inff();
+    const Floats own_square = Floats{} + square[at][lane], own_cross = Floats{} + cross[at][lane];
+    Floats low = Floats{} - __builtin_inff();
     const Ints own_key = Ints{} + keys[winner];
     for (int c = 0; c < chunks; ++c) {
         load_keys(key, keys + c * LANES);
-        const Floats difference = square[c] - own_square, bound = (cross[c] - own_cross) / difference;
-        const Ints self = key == own_key, rising = difference > 0, falling = difference < 0;
-        const Floats from = rising ? bound : ((falling | self) ? Floats{} - __builtin_inff() : Floats{} + __builtin_inff());
-        const Floats to = falling ? bound : Floats{} + __builtin_inff();
-        low = from > low ? from : low;
-        high = to < high ? to : high;
+        const Floats bound = ahead_down_to(square[c] - own_square, cross[c] - own_cross, Floats{} + scale,
+                                           Floats{} + margin);
+        low = ((key != own_key) & (bound > low)) ? bound : low;
     }
-    return {keys[winner], -spread_least(-low)[0], spread_least(high)[0]};
+    return {keys[winner], -spread_least(-low)[0]};
 }
 
 }  // namespace terazi::TERAZI_ISA
