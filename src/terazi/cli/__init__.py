@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "show": "show",
         "tag": "tag",
         "remove": "remove",
+        "push": "push",
         "verify": "verify",
     },
     "Use": {"run": "run"},
