@@ -17,7 +17,45 @@ if TYPE_CHECKING:
     from terazi.model.license import Use
     from terazi.quantize import Plan
 
-__all__ = ["convert", "evaluate", "inspect", "open_model", "quantize", "quantize_collection"]
+__all__ = ["calibrate", "convert", "evaluate", "inspect", "open_model", "quantize", "quantize_collection"]
+
+
+def calibrate(
+    model: Path | str,
+    text: Path | str | None = None,
+    *,
+    output: Path | str | None = None,
+    earlier: Sequence[Path | str] = (),
+    force: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> Calibration:
+    """Observe which columns of a model's weights matter, and write that as llama.cpp's importance matrix.
+
+    ``text`` is a file, by default half of Python's language reference. ``earlier`` names importance matrices
+    to add. ``options`` are those of `terazi.calibrate.collect`: ``context``, ``chunks``, ``output_tensor``,
+    ``threads``. An interrupted run with an ``output`` continues where it was. Raises `ExistsError` unless
+    ``force``.
+    """
+    from pathlib import Path
+
+    from terazi.calibrate import calibration_corpus, collect, load, merge, read_corpus, save
+    from terazi.errors import ExistsError
+    from terazi.registry import resolve_model
+
+    target = Path(output) if output is not None else None
+    if target is not None and target.exists() and not force:
+        raise ExistsError(target)
+    corpus = read_corpus(text) if text is not None else calibration_corpus()
+    loaded = [load(path) for path in earlier]
+    state = target.with_name(f"{target.name}.partial") if target else None
+    found = collect(
+        resolve_model(model, progress=progress), corpus, state=state, progress=progress, **options
+    )
+    found = merge([found, *loaded]) if loaded else found
+    if target is not None:
+        save(target, found, force=force)
+    return found
 
 
 def convert(
@@ -101,9 +139,9 @@ def quantize(
 ) -> Artifact:
     """Write a smaller file of a model. GGUF presets give the bytes of llama.cpp's own tool.
 
-    ``recipe`` is a preset's name, a finished plan, or an ONNX recipe (`terazi.quantize.onnx`) for ONNX models. ``calibration`` weighs the rounding. ``options`` are
-    those of `terazi.quantize.make_plan`: ``overrides``, ``pure``, ``keep_split`` and so on. Raises
-    `UsageError` for what cannot be, `FormatError` for damaged weights, `ExistsError` unless ``force``.
+    ``recipe`` is a preset's name, a finished plan, or an ONNX recipe (`terazi.quantize.onnx`) for ONNX
+    models. ``calibration`` weighs the rounding. ``options`` are those of `terazi.quantize.make_plan`:
+    ``overrides``, ``pure``, ``keep_split`` and so on. Raises `UsageError` for what cannot be, `FormatError` for damaged weights, `ExistsError` unless ``force``.
     """
     from terazi.model import Model
     from terazi.quantize import apply, make_plan, open_source

@@ -21,7 +21,7 @@ from terazi.model import Tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["load", "read_sums", "save", "tensors_of"]
+__all__ = ["is_calibration", "load", "read_sums", "save", "tensors_of"]
 
 _SQUARES, _COUNTS = ".in_sum2", ".counts"
 _HINT = "make a new one with `terazi calibrate`"
@@ -75,6 +75,16 @@ def load(path: Path | str) -> Calibration:
         chunk_size=_whole(path, metadata, "imatrix.chunk_size", _LEGACY_CHUNK),
         path=path,
     )
+
+
+def is_calibration(path: Path | str) -> bool:
+    """Whether there is an importance matrix at ``path``: GGUF that says so, or a .dat file."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    if not gguf.detect(path):
+        return path.suffix == ".dat"
+    return gguf.read_contents(path).metadata.get("general.type") == "imatrix"
 
 
 def read_sums(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Sums]:
