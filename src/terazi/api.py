@@ -141,7 +141,8 @@ def quantize(
 
     ``recipe`` is a preset's name, a finished plan, or an ONNX recipe (`terazi.quantize.onnx`) for ONNX
     models. ``calibration`` weighs the rounding. ``options`` are those of `terazi.quantize.make_plan`:
-    ``overrides``, ``pure``, ``keep_split`` and so on. Raises `UsageError` for what cannot be, `FormatError` for damaged weights, `ExistsError` unless ``force``.
+    ``overrides``, ``pure``, ``keep_split`` and so on. Raises `UsageError` for what cannot be, `FormatError`
+    for damaged weights, `ExistsError` unless ``force``.
     """
     from terazi.model import Model
     from terazi.quantize import apply, make_plan, open_source
@@ -150,7 +151,10 @@ def quantize(
     if isinstance(recipe, str) and recipe.lower() in ONNX_RECIPES:
         from terazi.quantize.onnx import quantize_onnx
 
-        return quantize_onnx(open_model(model), recipe, output, force=force, progress=progress, **options)
+        opened = model if isinstance(model, Model) else open_model(model)
+        return quantize_onnx(
+            opened, recipe, output, threads=threads, force=force, progress=progress, **options
+        )
     source = open_source(model if isinstance(model, Model) else open_model(model))
     if isinstance(recipe, str):
         recipe = make_plan(source, recipe, calibration=calibration, **options)

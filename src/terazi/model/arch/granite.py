@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from terazi.errors import FormatError
-from terazi.model.arch.change import chain, part, shaped
+from terazi.model.arch.change import chain, flat, part, shaped
 from terazi.model.arch.decoder import PARAMETERS, TENSORS
-from terazi.model.arch.lfm2 import flat
 from terazi.model.arch.llama import PAIRED
 from terazi.model.arch.mamba import decay, grouped
 from terazi.model.arch.phi import long_factors
