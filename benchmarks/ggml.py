@@ -52,6 +52,8 @@ def _library() -> ctypes.CDLL:
     library.ggml_row_size.restype = ctypes.c_size_t
     library.ggml_get_type_traits.argtypes = [ctypes.c_int]
     library.ggml_get_type_traits.restype = ctypes.POINTER(_TypeTraits)
+    library.ggml_validate_row_data.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+    library.ggml_validate_row_data.restype = ctypes.c_bool
     library.ggml_init(_InitParams(1 << 20, None, True))  # fills ggml's float16 tables
     return library
 
@@ -79,3 +81,8 @@ def dequantize(type_id: int, q: np.ndarray, columns: int, out: np.ndarray | None
         out = np.empty((q.shape[0], columns), np.float32)
     _library().ggml_get_type_traits(type_id).contents.to_float(q.ctypes.data, out.ctypes.data, out.size)
     return out
+
+
+def is_valid(type_id: int, q: np.ndarray) -> bool:
+    """Whether ggml accepts stored rows; it says on standard error what it does not like."""
+    return _library().ggml_validate_row_data(type_id, q.ctypes.data, q.nbytes)

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "dispatch.hpp"
+#include "validate.hpp"
 
 namespace nb = nanobind;
 using namespace terazi;
@@ -84,6 +85,17 @@ Result<float> dequantize(int type, Bytes q, int64_t columns, int threads, std::o
     return result;
 }
 
+// Index of the first block, counting along rows, that holds a scale which is not finite; -1 when all are good.
+int64_t validate(int type, Bytes q, int64_t columns) {
+    const Kernel& kernel = kernel_of(type, columns);
+    if (int64_t(q.shape(1)) != columns / kernel.block_size * kernel.block_bytes)
+        throw std::invalid_argument("rows have the wrong number of bytes");
+    const uint8_t* blocks = q.data();
+    const int64_t count = int64_t(q.shape(0)) * (columns / kernel.block_size);
+    const nb::gil_scoped_release release;
+    return first_invalid_block(type, blocks, count);
+}
+
 void choose(const std::string& name) {
     if (!use_instruction_set(name)) throw std::invalid_argument("this CPU has no instruction set " + name);
 }
@@ -94,6 +106,7 @@ NB_MODULE(_native, module) {
     using namespace nb::literals;
     module.def("quantize", &quantize, "type_id"_a, "x"_a, "importance"_a.none(), "threads"_a, "out"_a = nb::none());
     module.def("dequantize", &dequantize, "type_id"_a, "q"_a, "columns"_a, "threads"_a, "out"_a = nb::none());
+    module.def("validate", &validate, "type_id"_a, "q"_a, "columns"_a);
     module.def("instruction_sets", &instruction_sets);
     module.def("instruction_set", &instruction_set);
     module.def("use_instruction_set", &choose, "name"_a);

@@ -27,7 +27,14 @@ struct Family {
 #define TERAZI_FAMILIES(X) \
     X(floats)              \
     X(legacy)              \
-    X(k_quants)
+    X(k_quants)            \
+    X(iq1)                 \
+    X(iq2)                 \
+    X(iq3)                 \
+    X(iq4)                 \
+    X(fp4)                 \
+    X(ternary)             \
+    X(binary)
 
 // Index of the first NaN or infinity, or -1; defined in floats.cpp.
 using FirstNotFinite = int64_t(const float* x, int64_t count);

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from terazi.api import convert, inspect, open_model, quantize, quantize_collection
+    from terazi.api import calibrate, convert, evaluate, inspect, open_model, quantize, quantize_collection
     from terazi.codecs import dequantize_rows, quantize_rows
     from terazi.dtypes import TYPES
     from terazi.errors import TeraziError
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 __all__ = [
     "TYPES",
     "TeraziError",
+    "calibrate",
     "convert",
     "dequantize_rows",
+    "evaluate",
     "inspect",
     "open_model",
     "quantize",
@@ -29,8 +31,10 @@ __all__ = [
 _HOME = {
     "TYPES": "terazi.dtypes",
     "TeraziError": "terazi.errors",
+    "calibrate": "terazi.api",
     "convert": "terazi.api",
     "dequantize_rows": "terazi.codecs",
+    "evaluate": "terazi.api",
     "inspect": "terazi.api",
     "open_model": "terazi.api",
     "quantize": "terazi.api",

@@ -21,6 +21,7 @@ def dequantize(
 ) -> NDArray[np.float32]:
     """Decode q[rows, row_bytes]. ``out`` is filled and returned."""
 
+def validate(type_id: int, q: np.ndarray, columns: int) -> int: ...
 def instruction_sets() -> list[str]:
     """Instruction sets of this CPU that have kernels, best last: baseline, avx2, avx512."""
 

@@ -11,49 +11,83 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from terazi.calibrate import Calibration
+    from terazi.evaluate import Measurement
     from terazi.model import Artifact, Model
     from terazi.model.description import Description
     from terazi.model.license import Use
     from terazi.quantize import Plan
 
-__all__ = ["convert", "inspect", "open_model", "quantize", "quantize_collection"]
+__all__ = ["calibrate", "convert", "evaluate", "inspect", "open_model", "quantize", "quantize_collection"]
+
+
+def calibrate(
+    model: Path | str,
+    text: Path | str | None = None,
+    *,
+    output: Path | str | None = None,
+    earlier: Sequence[Path | str] = (),
+    force: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> Calibration:
+    """Observe which columns of a model's weights matter, and write that as llama.cpp's importance matrix.
+
+    ``text`` is a file, by default half of Python's language reference. ``earlier`` names importance matrices
+    to add. ``options`` are those of `terazi.calibrate.collect`: ``context``, ``chunks``, ``output_tensor``,
+    ``threads``. An interrupted run with an ``output`` continues where it was. Raises `ExistsError` unless
+    ``force``.
+    """
+    from pathlib import Path
+
+    from terazi.calibrate import calibration_corpus, collect, load, merge, read_corpus, save
+    from terazi.errors import ExistsError
+    from terazi.registry import resolve_model
+
+    target = Path(output) if output is not None else None
+    if target is not None and target.exists() and not force:
+        raise ExistsError(target)
+    corpus = read_corpus(text) if text is not None else calibration_corpus()
+    loaded = [load(path) for path in earlier]
+    state = target.with_name(f"{target.name}.partial") if target else None
+    found = collect(
+        resolve_model(model, progress=progress), corpus, state=state, progress=progress, **options
+    )
+    found = merge([found, *loaded]) if loaded else found
+    if target is not None:
+        save(target, found, force=force)
+    return found
 
 
 def convert(
     model: Model | Path | str,
-    to: str = "gguf",
+    to: str | None = None,
     *,
     output: Path | str,
-    type: str | None = None,
-    pre: str | None = None,
     force: bool = False,
     progress: Progress = silent,
+    **options: Any,
 ) -> Artifact:
-    """Write a Hugging Face checkpoint as a GGUF file that llama.cpp runs.
+    """Write a model in another format: a key of `terazi.convert.TARGETS`, by default what ``output`` ends in.
 
-    ``type`` (F32, F16, BF16) is what matrices become; by default they stay as stored. ``pre`` forces
-    llama.cpp's pre-tokenizer by name. Raises `UnsupportedError` for an architecture without a table,
-    `FormatError` for a damaged checkpoint, `ExistsError` unless ``force``.
+    ``options`` are the target's own, such as ``type="F16"``. Raises `UnsupportedError` for a pair or an
+    architecture that cannot be converted, `FormatError` for a damaged checkpoint, `ExistsError` unless
+    ``force``.
     """
-    from terazi.convert import gguf
-    from terazi.errors import UsageError
+    from terazi.convert import converter
     from terazi.formats import open_model
     from terazi.model import Model
 
-    if to != "gguf":
-        raise UsageError(f"cannot convert to {to!r}", hint="choose gguf")
+    run = converter(to, output)
     opened = model if isinstance(model, Model) else open_model(model)
-    if opened.format == "gguf":
-        raise UsageError(f"{opened.path} is GGUF already", hint="`terazi quantize` makes other types of it")
-    made = gguf.to_gguf(opened, type=type, pre=pre)
-    return gguf.write(made, output, force=force, progress=progress)
+    return run(opened, output, force=force, progress=progress, **options)
 
 
 def open_model(model: Path | str) -> Model:
-    """Open a checkpoint in any known format; only headers are read. See `terazi.formats.open_model`."""
+    """Open a checkpoint by path, name or source; only headers are read. See `terazi.formats.open_model`."""
     from terazi.formats import open_model
+    from terazi.registry import resolve_model
 
-    return open_model(model)
+    return open_model(resolve_model(model))
 
 
 def inspect(model: Model | Path | str, *, context: int | None = None, use: Use = "commercial") -> Description:
@@ -67,6 +101,31 @@ def inspect(model: Model | Path | str, *, context: int | None = None, use: Use =
     return describe(model if isinstance(model, Model) else open_model(model), context=context, use=use)
 
 
+def evaluate(
+    model: Path | str,
+    reference: Path | str | None = None,
+    *,
+    text: Path | str | None = None,
+    tokens: int = 4096,
+    context: int = 512,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> list[Measurement]:
+    """Run a GGUF file or stored model in llama.cpp and measure its quality, speed and memory.
+
+    With ``reference``, another variant of the same model, also how far the two are apart. ``text`` is a
+    UTF-8 file. See `terazi.evaluate.evaluate` for what is measured, for the defaults and the errors.
+    """
+    from terazi.evaluate import evaluate
+    from terazi.registry import resolve_model
+
+    path = resolve_model(model, progress=progress)
+    against = resolve_model(reference, progress=progress) if reference is not None else None
+    return evaluate(
+        path, reference=against, text=text, tokens=tokens, context=context, threads=threads, progress=progress
+    )
+
+
 def quantize(
     model: Model | Path | str,
     recipe: Plan | str = "Q4_K_M",
@@ -78,15 +137,25 @@ def quantize(
     progress: Progress = silent,
     **options: Any,
 ) -> Artifact:
-    """Write a smaller GGUF file of a GGUF or Hugging Face model; the bytes are those of llama.cpp's own tool.
+    """Write a smaller file of a model. GGUF presets give the bytes of llama.cpp's own tool.
 
-    ``recipe`` is a preset's name or a finished plan. ``calibration`` weighs the rounding. ``options`` are
-    those of `terazi.quantize.make_plan`: ``overrides``, ``pure``, ``keep_split`` and so on. Raises
-    `UsageError` for what cannot be, `FormatError` for damaged weights, `ExistsError` unless ``force``.
+    ``recipe`` is a preset's name, a finished plan, or an ONNX recipe (`terazi.quantize.onnx`) for ONNX
+    models. ``calibration`` weighs the rounding. ``options`` are those of `terazi.quantize.make_plan`:
+    ``overrides``, ``pure``, ``keep_split`` and so on. Raises `UsageError` for what cannot be, `FormatError`
+    for damaged weights, `ExistsError` unless ``force``.
     """
+    from terazi.model import Model
     from terazi.quantize import apply, make_plan, open_source
+    from terazi.quantize.onnx.recipes import ONNX_RECIPES
 
-    source = open_source(model)
+    if isinstance(recipe, str) and recipe.lower() in ONNX_RECIPES:
+        from terazi.quantize.onnx import quantize_onnx
+
+        opened = model if isinstance(model, Model) else open_model(model)
+        return quantize_onnx(
+            opened, recipe, output, threads=threads, force=force, progress=progress, **options
+        )
+    source = open_source(model if isinstance(model, Model) else open_model(model))
     if isinstance(recipe, str):
         recipe = make_plan(source, recipe, calibration=calibration, **options)
     return apply(
@@ -110,9 +179,10 @@ def quantize_collection(
     Without ``presets`` it is the usual series, from Q8_0 down to the smallest that ``calibration`` allows.
     ``options`` and errors are those of `quantize`. No file appears unless all are complete.
     """
+    from terazi.model import Model
     from terazi.quantize import apply_many, collection_path, open_source, plan_collection
 
-    source = open_source(model)
+    source = open_source(model if isinstance(model, Model) else open_model(model))
     plans = plan_collection(source, presets, calibration=calibration, **options)
     paths = [collection_path(output, source, plan) for plan in plans]
     return apply_many(

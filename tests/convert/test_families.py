@@ -1,5 +1,7 @@
 """Every architecture: random weights from transformers, converted, give llama.cpp the same logits."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -131,6 +133,51 @@ DECODERS |= {
     ),
 }
 
+HYBRID = {
+    "layer_types": ["mamba", "attention", "mamba"],
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 16,
+    "mamba_chunk_size": 16,
+    "shared_intermediate_size": 64,
+    "attention_multiplier": 0.2,
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 4.0,
+}
+DELTA = {
+    "head_dim": 32,
+    "num_hidden_layers": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
+DECODERS |= {
+    "granitehybrid": ("GraniteMoeHybrid", HYBRID | {"num_local_experts": 0}),
+    "granitehybrid-rope": (
+        "GraniteMoeHybrid",
+        HYBRID | {"num_local_experts": 0, "position_embedding_type": "rope"},
+    ),
+    "granitehybrid-experts": ("GraniteMoeHybrid", HYBRID | {"num_local_experts": 4}),
+    "qwen35": ("Qwen3_5", DELTA),
+    "qwen35-equal-heads": ("Qwen3_5", DELTA | {"linear_num_key_heads": 4}),
+    "qwen35moe": (
+        "Qwen3_5Moe",
+        DELTA | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 64},
+    ),
+    "llama4": (
+        "Llama4",
+        {
+            "head_dim": 16,
+            "num_hidden_layers": 4,
+            "intermediate_size_mlp": 128,
+            "num_local_experts": 4,
+            "interleave_moe_layer_step": 2,
+        },
+    ),
+}
+
 # Encoders: name -> transformers class and what its configuration has beyond `SMALL`.
 ENCODERS = {
     "bert": ("Bert", {}),
@@ -154,7 +201,12 @@ GELU = {"gemma", "gemma2", "gemma3", "phi2", "starcoder2", "gpt2", "gptneox", "g
 
 
 def build(name, extra):
-    config_class = {"Gemma3": "Gemma3TextConfig"}.get(name, f"{name}Config")
+    config_class = {
+        "Gemma3": "Gemma3TextConfig",
+        "Llama4": "Llama4TextConfig",
+        "Qwen3_5": "Qwen3_5TextConfig",
+        "Qwen3_5Moe": "Qwen3_5MoeTextConfig",
+    }.get(name, f"{name}Config")
     model_class = {"GPT2": "GPT2LMHeadModel"}.get(name, f"{name}ForCausalLM")
     config = getattr(transformers, config_class)(**(SMALL | extra))
     config._attn_implementation = "eager"
@@ -180,6 +232,55 @@ def test_logits_match_transformers(family, save, convert, llama_cpp):
     logits = llama_cpp(path, TOKENS)
     tolerance = 3e-3 if family in GELU else 2e-4
     assert np.abs(logits - expected).max() < tolerance * expected.std()
+
+
+def test_minicpm_is_granite_with_other_words(save, convert, llama_cpp):
+    """MiniCPM is not in transformers; Granite with the same multipliers computes the same."""
+    scales = {
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 1.4 / 3**0.5,
+        "attention_multiplier": 0.25,
+        "logits_scaling": 4.0,
+    }
+    model = build("Granite", scales)
+    directory = save(model)
+    config = json.loads((directory / "config.json").read_text())
+    config |= {"architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm"}
+    config |= {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16}
+    (directory / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in scales}))
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS[None])).logits[0].numpy()
+    assert np.abs(llama_cpp(convert(directory), TOKENS) - expected).max() < 2e-4 * expected.std()
+
+
+TINY_EYE = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mistral3"])
+def test_the_text_part_of_a_multimodal_model(family, save, convert, llama_cpp):
+    if family == "gemma3":
+        text = SMALL | DECODERS["gemma3"][1]
+        config = transformers.Gemma3Config(
+            text_config=text, vision_config=TINY_EYE, mm_tokens_per_image=4, image_token_index=319
+        )
+        model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    else:
+        text = SMALL | {"model_type": "mistral", "head_dim": 16, "sliding_window": None}
+        vision = TINY_EYE | {"model_type": "pixtral", "head_dim": 16}
+        config = transformers.Mistral3Config(text_config=text, vision_config=vision, image_token_index=319)
+        model = transformers.Mistral3ForConditionalGeneration(config).eval()
+    tokens = np.minimum(TOKENS, 318)
+    path = convert(save(model))
+    with torch.no_grad():
+        expected = model(torch.tensor(tokens[None])).logits[0].numpy()
+    assert np.abs(llama_cpp(path, tokens) - expected).max() < 3e-3 * expected.std()
 
 
 @pytest.mark.parametrize("family", ENCODERS)

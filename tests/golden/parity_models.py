@@ -9,6 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
+from terazi.calibrate import Calibration, Sums
 from terazi.formats import gguf
 from terazi.model import Tensor
 
@@ -31,13 +32,13 @@ OPTIONS = {
 }
 
 
-class GivenImportance(dict):
-    """A calibration of made-up numbers."""
-
-    digest = "made-up"
-    path = Path("tiny.gguf")
-    datasets = ()
-    chunks = 0
+def calibration_of(means):
+    """Make a calibration that says ``means``: name -> float32[columns] or float32[experts, columns]."""
+    sums = {
+        name: Sums(np.atleast_2d(values), np.ones(len(np.atleast_2d(values))))
+        for name, values in means.items()
+    }
+    return Calibration(sums=sums, path=Path("tiny.gguf"))
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Tiny:
 
     def importance(self):
         """Importance for every matrix inside the blocks: float32[columns] or float32[experts, columns]."""
-        found = GivenImportance()
+        found = {}
         for name, shape in self.shapes.items():
             if "blk." in name and name.endswith("weight") and len(shape) > 1:
                 values = np.abs(_numbers(f"importance of {name}", (*shape[:-2], shape[-1]))) + np.float32(
@@ -95,7 +96,7 @@ class Tiny:
                 if len(shape) == 3:
                     values[0] = 1  # an expert that no token was sent to
                 found[name] = values
-        return found
+        return calibration_of(found)
 
 
 def _numbers(seed, shape):

@@ -23,7 +23,16 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Make": {"convert": "convert", "calibrate": "calibrate", "quantize": "quantize"},
     "Measure": {"evaluate": "evaluate"},
-    "Keep": {"pull": "pull", "list": "list", "show": "show", "tag": "tag", "remove": "remove"},
+    "Keep": {
+        "catalog": "catalog",
+        "pull": "pull",
+        "list": "list",
+        "show": "show",
+        "tag": "tag",
+        "remove": "remove",
+        "push": "push",
+        "verify": "verify",
+    },
     "Use": {"run": "run"},
 }
 

@@ -27,6 +27,10 @@ def _list_types(context: click.Context, parameter: click.Parameter, value: bool)
         ]
         write_table(("type", "most tensors", "bits", "for"), rows, numeric=("bits",))
         click.echo("Short names: " + ", ".join(f"{short} = {name}" for short, name in ALIASES.items()))
+        from terazi.quantize.onnx.recipes import ONNX_RECIPES
+
+        click.echo("\nFor ONNX models:")
+        write_table(("type", "for"), [(recipe.name, recipe.title) for recipe in ONNX_RECIPES.values()])
         context.exit()
 
 
@@ -66,22 +70,27 @@ def _named_type(context: click.Context, parameter: click.Parameter, values: tupl
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and how large; write no model.")
 @click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="Carry this plan out.")
 @click.option("--save-plan", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan as JSON.")
+@click.option("--text", metavar="FILE", help="ONNX recipes: observe activations on this text.")
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads; 0 takes every core.")
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
 @json_option
 def command(model: str, output: Path | None, as_json: bool, **options: Any) -> None:
-    """Quantize MODEL and write the GGUF file OUTPUT.
+    """Quantize MODEL and write the GGUF file OUTPUT (for an ONNX model or recipe: the directory OUTPUT).
 
     MODEL is a GGUF file (whole or split, also one that is quantized already), a Hugging Face directory, or a
     name in the registry. With --collection, OUTPUT is a directory and --type may be given several times.
 
     The bytes are those that llama.cpp's own tool writes, whatever the number of threads.
     """
+    from terazi.api import open_model
     from terazi.quantize import open_source
+    from terazi.quantize.onnx.recipes import ONNX_RECIPES
 
     if output is None and not options["dry_run"]:
         raise click.UsageError("name the OUTPUT, or add --dry-run to see what would be written")
-    source = open_source(model)
+    if output is not None and len(options["types"]) == 1 and options["types"][0].lower() in ONNX_RECIPES:
+        return _write_onnx(model, output, as_json, options)
+    source = open_source(open_model(model))
     calibration = _loaded(options["calibration"])
     plans = _plans(source, calibration, options)
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
@@ -99,6 +108,25 @@ def command(model: str, output: Path | None, as_json: bool, **options: Any) -> N
         output.mkdir(parents=True, exist_ok=True)
         outputs = [collection_path(output, source, plan) for plan in plans]
     return _write(plans, source, outputs, calibration, as_json, options)
+
+
+def _write_onnx(model: str, output: Path, as_json: bool, options: dict[str, Any]) -> None:
+    from terazi.api import quantize
+    from terazi.registry import resolve_model
+
+    with progress_bars(enabled=not as_json) as progress:
+        artifact = quantize(
+            resolve_model(model),
+            options["types"][0],
+            output=output,
+            text=options["text"],
+            threads=options["threads"],
+            force=options["force"],
+            progress=progress,
+        )
+    if as_json:
+        return write_json({"path": str(artifact.path), "size": artifact.size, "digest": artifact.digest})
+    return click.echo(f"{artifact.path}: ONNX {artifact.label}, {size(artifact.size)}")
 
 
 def _loaded(path: Path | None) -> Calibration | None:

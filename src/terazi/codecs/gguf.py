@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from terazi import kernels
-from terazi.dtypes import dtype
-from terazi.errors import UsageError
+from terazi.dtypes import DType, dtype
+from terazi.errors import FormatError, UsageError
 
-__all__ = ["dequantize_rows", "quantize_rows"]
+__all__ = ["dequantize_rows", "quantize_rows", "validate_rows"]
 
 
 def quantize_rows(
@@ -52,13 +52,35 @@ def dequantize_rows(q: np.ndarray, type: str, columns: int, *, threads: int = 0)
 
     Raises `UsageError` when the bytes do not make rows of ``columns`` weights.
     """
+    kind, q = _stored_rows(q, type, columns)
+    try:
+        return kernels.dequantize(kind, q, columns, threads)
+    except ValueError as error:
+        raise UsageError(f"cannot decode {kind.name}: {error}") from None
+
+
+def validate_rows(q: np.ndarray, type: str, columns: int) -> None:
+    """Check that the blocks of ``q`` (uint8[rows, row_bytes]) hold only finite scales, as ggml does.
+
+    Raises `FormatError` naming the first bad row and column, and `UsageError` when the bytes do not make
+    rows of ``columns`` weights.
+    """
+    kind, q = _stored_rows(q, type, columns)
+    bad = kernels.first_invalid_block(kind, q, columns)
+    if bad >= 0:
+        row, block = divmod(bad, columns // kind.block_size)
+        raise FormatError(
+            f"{kind.name} rows",
+            f"the block at row {row}, column {block * kind.block_size} has a scale that is not finite",
+            hint="the file is damaged, or was made from weights that are not finite",
+        )
+
+
+def _stored_rows(q: np.ndarray, type: str, columns: int) -> tuple[DType, np.ndarray]:
     kind = dtype(type)
     q = np.ascontiguousarray(q, dtype=np.uint8)
     if q.ndim != 2 or q.shape[1] != kind.row_bytes(columns):
         raise UsageError(
             f"{columns} weights of {kind.name} take {kind.row_bytes(columns)} bytes a row: got {q.shape}"
         )
-    try:
-        return kernels.dequantize(kind, q, columns, threads)
-    except ValueError as error:
-        raise UsageError(f"cannot decode {kind.name}: {error}") from None
+    return kind, q

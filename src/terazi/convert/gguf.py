@@ -14,7 +14,6 @@ import numpy as np
 from terazi.convert.tokenizer import tokenizer_metadata
 from terazi.dtypes import dtype
 from terazi.errors import FormatError, UnsupportedError, UsageError
-from terazi.files import sha256
 from terazi.model import Artifact, Model, Tensor
 from terazi.model.arch import architecture, settings
 from terazi.model.arch.change import recoded
@@ -25,7 +24,7 @@ from terazi.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["to_gguf", "write"]
+__all__ = ["convert", "to_gguf"]
 
 _WRAPPERS = re.compile(
     r"^(?:(?:model|language_model|transformer|gpt_neox|backbone|bert|roberta|distilbert|text_model)\.)+"
@@ -62,6 +61,7 @@ def to_gguf(model: Model, *, type: str | None = None, pre: str | None = None) ->
         return model
     if model.format != "huggingface":
         raise UnsupportedError(f"{model.path}: cannot be made GGUF from {model.format}")
+    type = type.upper() if type else None
     if type is not None and type not in _FILE_TYPES:
         raise UsageError(
             f"cannot convert to {type}", hint="choose F32, F16 or BF16; `terazi quantize` does the rest"
@@ -78,23 +78,24 @@ def to_gguf(model: Model, *, type: str | None = None, pre: str | None = None) ->
     return _described(model, metadata, tensors)
 
 
-def write(model: Model, output: Path | str, *, force: bool = False, progress: Progress = silent) -> Artifact:
-    """Write a GGUF model (from `to_gguf`) to a file. Raises `ExistsError` unless ``force``."""
-    from importlib.metadata import version
-
+def convert(
+    model: Model,
+    output: Path | str,
+    *,
+    type: str | None = None,
+    pre: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Artifact:
+    """Write a checkpoint as a GGUF file; see `to_gguf` for ``type`` and ``pre``."""
     from terazi.formats import gguf
 
-    path = gguf.write(output, model.metadata, list(model.tensors.values()), force=force, progress=progress)
-    return Artifact(
-        path=path,
-        format="gguf",
-        files=(path,),
-        size=path.stat().st_size,
-        digest=sha256(path),
-        label=next(name for name, id in _FILE_TYPES.items() if id == model.metadata["general.file_type"]),
-        license=model.license,
-        versions={"terazi": version("terazi")},
-    )
+    if model.format == "gguf":
+        raise UsageError(f"{model.path} is GGUF already", hint="`terazi quantize` makes other types of it")
+    made = to_gguf(model, type=type, pre=pre)
+    path = gguf.write(output, made.metadata, list(made.tensors.values()), force=force, progress=progress)
+    label = next(name for name, id in _FILE_TYPES.items() if id == made.metadata["general.file_type"])
+    return Artifact.of_files([path], format="gguf", label=label, license=made.license)
 
 
 def _described(model: Model, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
@@ -153,7 +154,7 @@ def _named(
         return
     for target in targets if isinstance(targets, tuple) else (targets,):
         base, change = (target.name, target.change) if isinstance(target, To) else (target, None)
-        made = change(tensor, Source(values, numbers)) if change else tensor
+        made = change.make(tensor, Source(values, numbers)) if change else tensor
         yield (f"{base}.{suffix}" if suffix else base).format(*numbers), numbers[1:], made
 
 

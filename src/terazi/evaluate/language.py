@@ -10,8 +10,8 @@ import numpy as np
 
 from terazi.errors import EngineError, FormatError, UsageError
 from terazi.evaluate import logprobs, scores
-from terazi.evaluate.corpus import windows
 from terazi.evaluate.measurement import METRICS, Measurement
+from terazi.evaluate.windows import windows
 from terazi.files import write_text
 from terazi.runtime.llamacpp import open_engine
 

@@ -14,7 +14,9 @@ from terazi.registry.names import parse_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CatalogEntry", "catalog", "find"]
+    from terazi.model.license import LicenseCheck, Use
+
+__all__ = ["CatalogEntry", "catalog", "find", "search"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +59,18 @@ def find(name: str) -> CatalogEntry | None:
     if (found := catalog().get(str(parsed))) or ":" in name:
         return found
     return next((entry for key, entry in catalog().items() if parse_name(key).model == parsed.model), None)
+
+
+def search(*, use: Use | None = None, kind: str | None = None) -> list[tuple[CatalogEntry, LicenseCheck]]:
+    """Return entries with what their licence says of ``use`` (``commercial`` unless given).
+
+    With ``use`` given, only those that allow it stay, with or without conditions.
+    """
+    from terazi.model.license import check_license
+
+    checked = [(entry, check_license(entry.license, use or "commercial")) for entry in catalog().values()]
+    return [
+        (entry, verdict)
+        for entry, verdict in checked
+        if kind in (None, entry.kind) and (use is None or verdict.verdict in ("yes", "conditions"))
+    ]

@@ -276,6 +276,7 @@ class _Job:
 
     def _stream_whole(self) -> None:
         """Fetch from a server without ranges: in one go, or again from the start."""
+        problem = ""
         for failures in range(_RETRIES + 1):
             received = 0
             try:

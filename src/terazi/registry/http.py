@@ -33,7 +33,11 @@ def client(*, connect: float = 5.0, read: float = 30.0) -> httpx2.Client:
 
 @contextmanager
 def open_stream(
-    http: httpx2.Client, url: str, headers: Mapping[str, str], method: str = "GET"
+    http: httpx2.Client,
+    url: str,
+    headers: Mapping[str, str],
+    method: str = "GET",
+    content: bytes | None = None,
 ) -> Iterator[httpx2.Response]:
     """Yield the response behind up to 8 redirects, its body not read yet.
 
@@ -45,7 +49,7 @@ def open_stream(
     address = httpx2.URL(url)
     sent = dict(headers)
     for _ in range(_REDIRECTS):
-        response = http.send(http.build_request(method, address, headers=sent), stream=True)
+        response = http.send(http.build_request(method, address, headers=sent, content=content), stream=True)
         try:
             if not response.has_redirect_location:
                 yield response

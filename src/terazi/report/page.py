@@ -143,7 +143,7 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
 
 def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
     """Quality against size, and against speed; quality is what most people read at once."""
-    variants = [v for v in document["variants"] if v["status"] != "failed"]
+    variants = [v for v in document["variants"] if v["ran"]]
     if all(v["cosine"] is not None for v in variants):
         quality, y_title = "cosine", "Cosine to the reference (higher is better)"
         scale = 1.0

@@ -21,13 +21,23 @@ from terazi.model import Model, Tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ALIGNMENT", "MAGIC", "Contents", "detect", "read", "read_contents", "shard_path", "tensor_parts"]
+__all__ = [
+    "ALIGNMENT",
+    "MAGIC",
+    "MAX_NAME_BYTES",
+    "Contents",
+    "detect",
+    "read",
+    "read_contents",
+    "shard_path",
+    "tensor_parts",
+]
 
 MAGIC = b"GGUF"
 ALIGNMENT = 32
 
 # Limits of ggml itself (ggml.h): GGML_MAX_NAME counts the final zero, GGML_MAX_DIMS the axes.
-_MAX_NAME_BYTES = 63
+MAX_NAME_BYTES = 63
 _MAX_AXES = 4
 _MAX_ALIGNMENT = 1 << 20
 _MAX_WEIGHTS = 1 << 62
@@ -190,8 +200,8 @@ class _Entry:
 def _read_entry(cursor: Cursor) -> _Entry:
     name = cursor.string("a tensor name")
     what = f"tensor {name[:80]!r}"
-    if len(name.encode()) > _MAX_NAME_BYTES:
-        raise cursor.fail(f"{what}: the name is longer than {_MAX_NAME_BYTES} bytes")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise cursor.fail(f"{what}: the name is longer than {MAX_NAME_BYTES} bytes")
     axes = cursor.u32(f"the axes of {what}")
     if axes > _MAX_AXES:
         raise cursor.fail(f"{what} claims {axes} axes; GGUF has at most {_MAX_AXES}")

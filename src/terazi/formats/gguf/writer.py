@@ -15,7 +15,7 @@ import numpy as np
 from terazi.dtypes import dtype
 from terazi.errors import TeraziError, UsageError
 from terazi.files import atomic_write
-from terazi.formats.gguf.reader import ALIGNMENT, MAGIC, shard_path
+from terazi.formats.gguf.reader import ALIGNMENT, MAGIC, MAX_NAME_BYTES, shard_path
 from terazi.formats.gguf.values import encode_pairs, encode_string
 from terazi.progress import Progress, silent
 
@@ -167,6 +167,8 @@ def _shards(output: Output) -> list[_Shard]:
     names = [tensor.name for tensor in output.tensors]
     if len(set(names)) < len(names):
         raise UsageError(f"{output.path}: two tensors have the same name")
+    if long := [name for name in names if len(name.encode()) > MAX_NAME_BYTES]:
+        raise UsageError(f"{long[0]}: GGUF allows {MAX_NAME_BYTES} bytes for a tensor's name")
     if output.split is None:
         return [_shard(output.path, output.metadata, output.tensors)]
     count = max(output.split.values(), default=0) + 1

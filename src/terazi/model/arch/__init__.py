@@ -25,12 +25,14 @@ _MODULES = (
     "granite",
     "lfm2",
     "llama",
+    "llama4",
     "mamba",
     "modernbert",
     "nomic",
     "olmo",
     "phi",
     "qwen",
+    "qwen35",
     "starcoder2",
 )
 

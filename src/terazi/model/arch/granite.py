@@ -1,15 +1,16 @@
-"""Granite 3 and MiniCPM: Llama with scaled embeddings, residuals, attention and logits."""
+"""Granite 3 and 4 and MiniCPM: Llama with scaled embeddings, residuals, attention and logits."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from terazi.errors import FormatError
-from terazi.model.arch.change import part
+from terazi.model.arch.change import chain, flat, part, shaped
 from terazi.model.arch.decoder import PARAMETERS, TENSORS
 from terazi.model.arch.llama import PAIRED
+from terazi.model.arch.mamba import decay, grouped
 from terazi.model.arch.phi import long_factors
-from terazi.model.arch.table import Architecture, Settings, To, integer, real
+from terazi.model.arch.table import Architecture, Settings, To, integer, layers_of_kind, real
 
 __all__ = ["ARCHITECTURES", "SCALES", "SHARED_HALVES"]
 
@@ -36,6 +37,55 @@ SHARED_HALVES = {
     ),
     "layers.{}.shared_mlp.output_linear": "blk.{}.ffn_down_shexp",
 }
+
+DENSE_HALVES = {
+    "layers.{}.shared_mlp.input_linear": (
+        To("blk.{}.ffn_gate", part(0, 2)),
+        To("blk.{}.ffn_up", part(1, 2)),
+    ),
+    "layers.{}.shared_mlp.output_linear": "blk.{}.ffn_down",
+}
+
+STATE_SPACE = {
+    "layers.{}.mamba.in_proj": "blk.{}.ssm_in",
+    "layers.{}.mamba.conv1d.weight": To("blk.{}.ssm_conv1d.weight", flat),
+    "layers.{}.mamba.conv1d.bias": "blk.{}.ssm_conv1d.bias",
+    "layers.{}.mamba.dt_bias": "blk.{}.ssm_dt.bias",
+    "layers.{}.mamba.A_log": To("blk.{}.ssm_a", chain(decay, shaped(-1, 1))),
+    "layers.{}.mamba.D": To("blk.{}.ssm_d", shaped(-1, 1)),
+    "layers.{}.mamba.norm": To("blk.{}.ssm_norm", grouped("mamba_n_groups")),
+    "layers.{}.mamba.out_proj": "blk.{}.ssm_out",
+}
+
+
+def _heads_kv(settings: Settings) -> np.ndarray | None:
+    """Key/value heads per layer: none where a state space stands."""
+    attention = layers_of_kind("attention", "full_attention")(settings)
+    heads = int(integer("num_key_value_heads", "num_attention_heads")(settings))
+    return None if attention is None else np.where(attention, heads, 0).astype(np.uint32)
+
+
+def _inner(settings: Settings) -> np.uint32:
+    return np.uint32(int(integer("mamba_expand")(settings)) * int(integer("hidden_size")(settings)))
+
+
+def _rotary(settings: Settings) -> bool:
+    return settings.get("position_embedding_type") == "rope"
+
+
+HYBRID = (
+    PARAMETERS
+    | SCALES
+    | {
+        "attention.head_count_kv": _heads_kv,
+        "rope.scaling.finetuned": _rotary,  # for Granite it says whether there is rope at all
+        "ssm.conv_kernel": integer("mamba_d_conv"),
+        "ssm.inner_size": _inner,
+        "ssm.state_size": integer("mamba_d_state"),
+        "ssm.time_step_rank": integer("mamba_n_heads"),
+        "ssm.group_count": integer("mamba_n_groups", default=1),
+    }
+)
 
 
 def _depth_scale(settings: Settings) -> np.float32:
@@ -69,6 +119,29 @@ ARCHITECTURES = (
         },
         tensors=TENSORS | PAIRED | EXPERT_HALVES | SHARED_HALVES,
         expects={"hidden_act": ("silu",)},
+    ),
+    Architecture(
+        name="granitehybrid",
+        classes=("GraniteMoeHybridForCausalLM",),
+        parameters=HYBRID
+        | {
+            "expert_count": integer("num_local_experts"),
+            "expert_used_count": integer("num_experts_per_tok"),
+            "expert_shared_feed_forward_length": integer("shared_intermediate_size"),
+        },
+        tensors=TENSORS | PAIRED | EXPERT_HALVES | SHARED_HALVES | STATE_SPACE,
+        full_precision=("ssm_a", "ssm_d", "ssm_norm"),
+        when=lambda settings: bool(settings.get("num_local_experts")),
+        expects={"hidden_act": ("silu",), "mamba_proj_bias": (False,)},
+    ),
+    Architecture(
+        name="granitehybrid",
+        classes=("GraniteMoeHybridForCausalLM",),
+        parameters=HYBRID | {"feed_forward_length": integer("shared_intermediate_size")},
+        tensors=TENSORS | PAIRED | DENSE_HALVES | STATE_SPACE,
+        full_precision=("ssm_a", "ssm_d", "ssm_norm"),
+        when=lambda settings: not settings.get("num_local_experts"),
+        expects={"hidden_act": ("silu",), "mamba_proj_bias": (False,)},
     ),
     Architecture(
         name="minicpm",

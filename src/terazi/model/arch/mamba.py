@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from terazi.model.arch.change import chain, mapped, shaped
-from terazi.model.arch.lfm2 import flat
-from terazi.model.arch.table import Architecture, Settings, Source, To, constant, integer, real
+from terazi.model.arch.change import chain, flat, mapped, shaped
+from terazi.model.arch.table import Architecture, Change, Settings, Source, To, constant, integer, real
 from terazi.model.tensor import Tensor
 
-__all__ = ["ARCHITECTURES", "decay"]
+__all__ = ["ARCHITECTURES", "decay", "grouped"]
 
-decay = mapped(lambda rows: -np.exp(rows))
+decay = mapped(lambda rows: -np.exp(rows), lambda rows: np.log(-rows))
 """The state's decay from its stored logarithm."""
 
 
@@ -30,8 +29,13 @@ def _inner2(settings: Settings) -> np.uint32:
     return np.uint32(int(integer("num_heads")(settings)) * int(integer("head_dim")(settings)))
 
 
-def _groups(tensor: Tensor, source: Source) -> Tensor:
-    return shaped(int(integer("n_groups", default=1)(source.settings)), -1)(tensor, source)
+def grouped(name: str) -> Change:
+    """View a norm as one row per group; ``name`` is the setting with their number."""
+
+    def make(tensor: Tensor, source: Source) -> Tensor:
+        return shaped(int(integer(name, default=1)(source.settings)), -1).make(tensor, source)
+
+    return Change(make, shaped(-1).make)
 
 
 PARAMETERS = {
@@ -86,7 +90,7 @@ ARCHITECTURES = (
             "layers.{}.mixer.dt_bias": "blk.{}.ssm_dt.bias",
             "layers.{}.mixer.A_log": To("blk.{}.ssm_a", chain(decay, shaped(-1, 1))),
             "layers.{}.mixer.D": To("blk.{}.ssm_d", shaped(-1, 1)),
-            "layers.{}.mixer.norm": To("blk.{}.ssm_norm", _groups),
+            "layers.{}.mixer.norm": To("blk.{}.ssm_norm", grouped("n_groups")),
         },
         full_precision=("ssm_a", "ssm_d", "ssm_norm"),
         expects={"hidden_act": ("silu",), "use_bias": (False,)},

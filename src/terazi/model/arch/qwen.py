@@ -5,7 +5,7 @@ from __future__ import annotations
 from terazi.model.arch.decoder import EXPERTS, PARAMETERS, SHARED_EXPERT, TENSORS
 from terazi.model.arch.table import Architecture, integer
 
-__all__ = ["ARCHITECTURES", "QUERY_KEY_NORMS"]
+__all__ = ["ARCHITECTURES", "QUERY_KEY_NORMS", "SILU"]
 
 QUERY_KEY_NORMS = {
     "layers.{}.self_attn.q_norm": "blk.{}.attn_q_norm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import EngineError
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
     Emit = Callable[[Message], None]
 
 __all__ = ["Worker"]
+
+_ADDRESS_SPACE = 4 << 30  # what interpreter and libraries reserve and never fill
+
+
+def _limit_memory(mapped: int) -> None:
+    """Let an allocation fail that this machine can never hold, instead of filling the memory first."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    from terazi.devices.machine import memory_limit
+
+    limit = memory_limit() + mapped + _ADDRESS_SPACE
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
 class Worker:
@@ -35,9 +51,10 @@ class Worker:
         """Load a model."""
         from terazi.runtime.llamacpp import library
 
+        values = call.values
+        _limit_memory(Path(values["path"]).stat().st_size)
         library.load()
         self._before = memory()[0]
-        values = call.values
         self._session = session = Session(
             values["path"],
             context=values["context"],

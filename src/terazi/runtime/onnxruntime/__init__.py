@@ -58,7 +58,7 @@ class OnnxRuntime(Engine):
             self.runtime = f"onnxruntime {version('onnxruntime')}"
         except PackageNotFoundError:
             raise MissingExtraError("running ONNX models", "onnx") from None
-        path = path / "model.onnx" if path.is_dir() else path
+        path = self._path = path / "model.onnx" if path.is_dir() else path
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file")
         self.threads = default_threads() if threads is None else threads
@@ -92,6 +92,11 @@ class OnnxRuntime(Engine):
         """Return, per output [batch, tokens, n], the sum of ``x xT`` over the tokens: float32[n, n]."""
         arrays = self._child.call("gram", texts=list(texts)).arrays
         return dict(zip(self.outputs, arrays, strict=True))
+
+    def replace(self, graph: ModelProto) -> None:
+        """Load another graph in place of the one that runs, in the same process and beside the same files."""
+        self._path.write_bytes(graph.SerializeToString())
+        self._child.call("open", path=str(self._path), threads=self.threads, context=self.context)
 
     def activations(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Return, per output [batch, tokens, n], its rows at real tokens of ``texts``: float32[rows, n]."""

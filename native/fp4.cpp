@@ -1,0 +1,139 @@
+// MXFP4, NVFP4: 4-bit floats (E2M1) with a small float as the block's scale.
+#include "decode.hpp"
+#include "half.hpp"
+#include "kernels.hpp"
+
+namespace terazi::TERAZI_ISA {
+namespace {
+
+// Twice the E2M1 numbers, so that they are whole; scales are halved to match.
+constexpr int8_t VALUES[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+constexpr float MIDPOINTS[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
+
+TERAZI_INLINE float peak_of(const float* x, int n) {
+    F8 peak{};
+    for (int i = 0; i < n; i += 8) {
+        const F8 size = magnitude(load<F8>(x + i));
+        peak = size > peak ? size : peak;
+    }
+    float result = 0;
+    for (int k = 0; k < 8; ++k) result = peak[k] > result ? peak[k] : result;
+    return result;
+}
+
+// Codes of the nearest VALUES * scale, the smaller of two equally near. Exact for scales of up to 4 significant bits,
+// as both block types have: then no product or difference near a midpoint rounds.
+TERAZI_INLINE I8 codes_of(F8 x, float scale) {
+    const F8 size = magnitude(x);
+    I8 code{};
+    for (const float midpoint : MIDPOINTS) code -= size > midpoint * scale;
+    return code | ((x < -0.5f * scale) & 8);
+}
+
+// What the scalar search does when the values are so large that differences round: first smallest error wins.
+uint8_t first_nearest(float x, float scale) {
+    int best = 0;
+    for (int i = 1; i < 16; ++i)
+        if (__builtin_fabsf(VALUES[i] * scale - x) < __builtin_fabsf(VALUES[best] * scale - x)) best = i;
+    return uint8_t(best);
+}
+
+// 16 codes into 8 bytes: those of a[0..7] in the low nibbles, of b[0..7] in the high ones.
+TERAZI_INLINE void put_codes(uint8_t* out, const float* a, const float* b, float scale) {
+    const I8 both = codes_of(load<F8>(a), scale) | codes_of(load<F8>(b), scale) << 4;
+    store(out, __builtin_convertvector(both, B8));
+}
+
+// floor(log2(x)) - 2 with the exponent's bias, in a byte that wraps. The library's log2 rounds up to a whole number
+// for floats just below a power of two, and that is what the format's files hold: ask it there.
+TERAZI_INLINE uint8_t mx_exponent(float peak) {
+    if (!(peak > 0)) return 0;
+    const uint32_t all = bits<uint32_t>(peak);
+    const bool normal = all >= 0x00800000, plain = (all & 0x007fffff) < 0x007fff00;
+    if (normal && plain) return uint8_t(int(all >> 23) - 2);
+    return uint8_t(int(__builtin_floorf(__builtin_log2f(peak)) - 2 + 127));
+}
+// Half of 2^(e - 127).
+TERAZI_INLINE float mx_scale(uint8_t e) { return bits<float>(e < 2 ? 0x00200000u << e : uint32_t(e - 1) << 23); }
+
+void encode_mxfp4(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float*) {
+    for (int64_t b = 0; b < rows * columns / 32; ++b, x += 32, out += 17) {
+        const uint8_t e = mx_exponent(peak_of(x, 32));
+        out[0] = e;
+        const float scale = mx_scale(e);
+        put_codes(out + 1, x, x + 16, scale);
+        put_codes(out + 9, x + 8, x + 24, scale);
+    }
+}
+
+TERAZI_INLINE void decode_nibbles(float* out, const uint8_t* codes, float scale) {
+    const B16 table = load<B16>(VALUES), bytes = load<B16>(codes);
+    store_levels(out, scale, pick_bytes(table, bytes & 15));
+    store_levels(out + 16, scale, pick_bytes(table, bytes >> 4));
+}
+
+void decode_mxfp4(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
+    for (int64_t b = 0; b < rows * columns / 32; ++b, q += 17, out += 32) decode_nibbles(out, q + 1, mx_scale(q[0]));
+}
+
+// Unsigned E4M3 (bias 7, at most 448), rounding half up; all of it through the bits.
+TERAZI_INLINE uint8_t to_ue4m3(float x) {
+    if (!(x > 0)) return 0;
+    if (x > 448) x = 448;
+    const uint32_t all = bits<uint32_t>(x);
+    const int exponent = int(all >> 23) - 127 + 7;
+    if (exponent <= 0) return uint8_t(x * 512 + 0.5f) > 7 ? 7 : uint8_t(x * 512 + 0.5f);
+    if (exponent >= 15) return 0x7e;
+    const int code = exponent << 3 | int(all >> 20 & 7);
+    const int rounded = code + int(all >> 19 & 1);
+    return uint8_t(rounded >= 15 << 3 ? 0x7e : rounded);
+}
+// Half of the scale.
+TERAZI_INLINE float from_ue4m3(uint8_t code) {
+    if (code == 0x7f) return 0;
+    const int exponent = code >> 3 & 15, mantissa = code & 7;
+    if (exponent == 0) return float(mantissa) * 0x1p-10f;
+    return bits<float>(uint32_t(exponent - 8 + 127) << 23 | uint32_t(mantissa) << 20);
+}
+
+// Four scales, then four runs of 16 codes.
+void encode_nvfp4(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float*) {
+    for (int64_t b = 0; b < rows * columns / 64; ++b, out += 36)
+        for (int s = 0; s < 4; ++s, x += 16) {
+            const float peak = peak_of(x, 16);
+            const uint8_t code = to_ue4m3(peak / 6.f);
+            const float scale = from_ue4m3(code);
+            uint8_t* codes = out + 4 + 8 * s;
+            out[s] = code;
+            if (scale == 0) {
+                memset(codes, 0, 8);
+            } else if (peak > 448 * 6) {
+                for (int i = 0; i < 8; ++i)
+                    codes[i] = uint8_t(first_nearest(x[i], scale) | first_nearest(x[8 + i], scale) << 4);
+            } else {
+                put_codes(codes, x, x + 8, scale);
+            }
+        }
+}
+
+void decode_nvfp4(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
+    const B16 table = load<B16>(VALUES);
+    for (int64_t b = 0; b < rows * columns / 64; ++b, q += 36)
+        for (int s = 0; s < 4; ++s, out += 16) {
+            const float scale = from_ue4m3(q[s]);
+            const uint64_t packed = load<uint64_t>(q + 4 + 8 * s);
+            const uint64_t nibbles[2] = {packed & 0x0f0f0f0f0f0f0f0f, packed >> 4 & 0x0f0f0f0f0f0f0f0f};
+            store_levels(out, scale, pick_bytes(table, load<B16>(nibbles)));
+        }
+}
+
+constexpr Kernel KERNELS[] = {
+    {39, 32, 17, encode_mxfp4, decode_mxfp4},
+    {40, 64, 36, encode_nvfp4, decode_nvfp4},
+};
+
+}  // namespace
+
+extern const Family fp4 = {KERNELS, sizeof KERNELS / sizeof *KERNELS};
+
+}  // namespace terazi::TERAZI_ISA

@@ -1,0 +1,268 @@
+// Encoding shared by IQ2 and IQ3: signs apart, magnitudes in groups that must be points of a codebook.
+//
+// Lanes are super-blocks of 256 weights. Each has sub-blocks with a scale of their own; a sub-block's scale is
+// searched over a few trials, each of which rounds all groups and moves those that are no point to the nearest one.
+#pragma once
+#include "batch.hpp"
+#include "nearest.hpp"
+#include "search.hpp"
+
+namespace terazi::TERAZI_ISA {
+
+constexpr int SUPER_BLOCK = 256;
+
+enum class Refit { all, off_grid, all_if_any_off_grid };  // which groups are rounded again at the best scale
+
+// One sub-block of each lane, in columns: x[i][lane] is its i-th magnitude.
+template <class Type>
+struct SubBlock {
+    static constexpr int SIZE = Type::SUB_BLOCK, GROUPS = SIZE / Type::DIMS;
+    F x[SIZE];        // magnitudes; with even signs the cheapest one of an odd octet is negative
+    F weight[SIZE];   // of the squared error
+    I signs;          // bit i: weight i is negative
+    I keys[GROUPS];   // the chosen points
+    F scale;
+    Mask stored;      // lanes that are too small to encode keep all bits 0
+};
+
+// Splits x into magnitudes and signs. With even signs, the number of negative weights in each 8 is made even by
+// flipping the one whose flip costs least.
+template <class Type>
+TERAZI_INLINE void split_signs(SubBlock<Type>& sub) {
+    sub.signs = I{};
+    for (int octet = 0; octet < sub.SIZE; octet += 8) {
+        I signs{}, cheapest{};
+        F least_cost{};
+        for (int i = 0; i < 8; ++i) {
+            F& x = sub.x[octet + i];
+            const I bit = splat(1 << i);
+            signs |= select(less(x, F{}), bit, I{});
+            if constexpr (Type::EVEN_SIGNS) {
+                const F cost = sub.weight[octet + i] * x * x;
+                const Mask cheaper = less(cost, least_cost);
+                cheapest = i ? select(cheaper, bit, cheapest) : bit;
+                least_cost = i ? select(cheaper, cost, least_cost) : cost;
+            }
+            x = abs(x);
+        }
+        if constexpr (Type::EVEN_SIGNS) {
+            I odd = signs ^ signs >> 4;
+            odd ^= odd >> 2;
+            odd = (odd ^ odd >> 1) & 1;
+            const I flip = cheapest & -odd;
+            for (int i = 0; i < 8; ++i) {
+                F& x = sub.x[octet + i];
+                x = select(equal(flip, splat(1 << i)), -x, x);
+            }
+            signs ^= flip;
+        }
+        sub.signs |= signs << octet;
+    }
+}
+
+// The digits of one group at 1 / scale = `inverse`.
+template <class Type>
+TERAZI_INLINE I round_group(const F* x, F inverse) {
+    I key{};
+    for (int i = 0; i < Type::DIMS; ++i) {
+        const I digit = nearest_int(0.5f * (inverse * x[i] - 1.f));
+        key |= clamp(digit, 0, Type::LEVELS - 1) << Type::BITS * i;
+    }
+    return key;
+}
+
+// Magnitudes and search weights of a sub-block again, but each lane's in a row.
+template <class Type>
+struct Rows {
+    float x[W][Type::SUB_BLOCK], weight[W][Type::SUB_BLOCK];
+};
+
+template <class Type>
+TERAZI_INLINE void to_rows(float (*rows)[Type::SUB_BLOCK], const F* columns) {
+    for (int i = 0; i < Type::SUB_BLOCK; i += W) {
+        F square[W];
+        for (int k = 0; k < W; ++k) square[k] = columns[i + k];
+        transpose(square);
+        for (int k = 0; k < W; ++k) store(rows[k] + i, square[k]);
+    }
+}
+
+// Moves every wanted group that is no point to its nearest one. `wanted` has bit g set for group g.
+// Returns the bits of the groups that were no point, wanted or not.
+template <class Type>
+TERAZI_INLINE I snap_to_grid(const Neighbours& grid, const Rows<Type>& rows, I* keys, F scale, I wanted) {
+    constexpr int GROUPS = SubBlock<Type>::GROUPS;
+    const Table odd = make_table(Type::BITS, [](int digit) { return 2.f * float(digit) + 1; });
+    int32_t key[GROUPS * W], off_grid[W] = {}, allowed[W];
+    float lane_scale[W];
+    for (int g = 0; g < GROUPS; ++g) store(key + g * W, keys[g]);
+    store(allowed, wanted);
+    store(lane_scale, scale);
+
+    uint8_t search[GROUPS * W];
+    int count = 0;
+    for (int g = 0; g < GROUPS; ++g)
+        for (int k = 0; k < W; ++k) {
+            const int off = grid.lists[size_t(key[g * W + k])].count != 0;
+            off_grid[k] |= off << g;
+            search[count] = uint8_t(g * W + k);
+            count += off & allowed[k] >> g;
+        }
+    for (int i = 0; i < count; ++i) {
+        const int at = search[i], k = at % W, first = at / W * Type::DIMS;
+        const Neighbours::List list = grid.lists[size_t(key[at])];
+        key[at] = nearest<Type::DIMS, Type::BITS>(&grid.keys[list.start], list.count, lane_scale[k] * odd,
+                                                  rows.x[k] + first, rows.weight[k] + first);
+    }
+    for (int g = 0; g < GROUPS; ++g) keys[g] = load<I>(key + g * W);
+    return load<I>(off_grid);
+}
+
+// Sums for the least-squares scale of the chosen points: of w * x * q and of w * q * q.
+template <class Type>
+struct Fit {
+    F xq{}, qq{};
+    TERAZI_INLINE Fit(const SubBlock<Type>& sub, const I* keys) {
+        const Table odd = make_table(Type::BITS, [](int digit) { return 2.f * float(digit) + 1; });
+        for (int g = 0; g < sub.GROUPS; ++g) {
+            I key = keys[g];
+            for (int i = g * Type::DIMS; i < (g + 1) * Type::DIMS; ++i, key >>= Type::BITS) {
+                const F q = look_up(odd, key);
+                xq += sub.weight[i] * sub.x[i] * q;
+                qq += sub.weight[i] * q * q;
+            }
+        }
+    }
+};
+
+// Rounds groups again at the scale found, and fits the scale to the result.
+template <class Type>
+TERAZI_INLINE void refit(const Neighbours& grid, const Rows<Type>& rows, SubBlock<Type>& sub, F& scale, I off_grid) {
+    constexpr int GROUPS = SubBlock<Type>::GROUPS, ALL = (1 << GROUPS) - 1;
+    I again = off_grid;
+    if (Type::REFIT == Refit::all) again = splat(ALL);
+    if (Type::REFIT == Refit::all_if_any_off_grid) again = select(equal(off_grid, I{}), I{}, splat(ALL));
+    again = select(sub.stored & greater(scale, F{}), again, I{});
+    const Mask none = equal(again, I{});
+    if (!any(invert(none))) return;
+
+    const F inverse = 1.f / scale;
+    I keys[GROUPS];
+    for (int g = 0; g < GROUPS; ++g) keys[g] = round_group<Type>(sub.x + g * Type::DIMS, inverse);
+    snap_to_grid<Type>(grid, rows, keys, scale, again);
+    for (int g = 0; g < GROUPS; ++g)
+        sub.keys[g] = select(equal(again & splat(1 << g), I{}), sub.keys[g], keys[g]);
+    const Fit<Type> fit(sub, sub.keys);
+    scale = select(invert(none) & greater(fit.qq, F{}), fit.xq / fit.qq, scale);
+}
+
+// Finds scale and points of a sub-block whose x, weight, signs and stored are set. `top` is the magnitude that the
+// middle trial maps to the highest level; `start` is the scale to keep when no trial counts.
+template <class Type>
+TERAZI_INLINE void search_scale(const Neighbours& grid, SubBlock<Type>& sub, F top, F start) {
+    constexpr int GROUPS = SubBlock<Type>::GROUPS, ALL = (1 << GROUPS) - 1;
+    Rows<Type> rows;
+    F root[Type::SUB_BLOCK];
+    for (int i = 0; i < Type::SUB_BLOCK; ++i) root[i] = sqrt(sub.weight[i]);
+    to_rows<Type>(rows.x, sub.x);
+    to_rows<Type>(rows.weight, root);
+
+    const I live = select(sub.stored, splat(ALL), I{});
+    F best{}, scale = start;
+    I off_grid = splat(Type::REFIT == Refit::all_if_any_off_grid ? ALL : 0);
+    for (int g = 0; g < GROUPS; ++g) sub.keys[g] = I{};
+    for (int step = -Type::STEPS; step <= Type::STEPS; ++step) {
+        const F inverse = (2 * Type::LEVELS - 1 + float(step) * Type::STEP) / top;
+        I keys[GROUPS];
+        for (int g = 0; g < GROUPS; ++g) keys[g] = round_group<Type>(sub.x + g * Type::DIMS, inverse);
+        const I off = snap_to_grid<Type>(grid, rows, keys, 1.f / inverse, live);
+        const Fit<Type> fit(sub, keys);
+        const Mask better = greater(fit.qq, F{}) & greater(fit.xq * fit.xq, best * fit.qq);
+        if (!any(better)) continue;
+        scale = select(better, fit.xq / fit.qq, scale);
+        best = select(better, scale * fit.xq, best);
+        off_grid = select(better, off, off_grid);
+        for (int g = 0; g < GROUPS; ++g) sub.keys[g] = select(better, keys[g], sub.keys[g]);
+    }
+    refit(grid, rows, sub, scale, off_grid & live);
+
+    const Mask negative = less(scale, F{});
+    sub.scale = select(negative, -scale, scale);
+    sub.signs = select(negative, ~sub.signs, sub.signs);
+}
+
+// What is stored of one super-block.
+template <class Type>
+struct Encoded {
+    static constexpr int SUBS = SUPER_BLOCK / Type::SUB_BLOCK, GROUPS = Type::SUB_BLOCK / Type::DIMS;
+    float max_scale;  // of the sub-blocks; zero: nothing to store
+    float d;          // max_scale / 31
+    int level[SUBS];            // scale of sub-block s: d * (2 * level + 1) / 2, give or take the type's constants
+    int code[SUBS][GROUPS];     // codebook entries
+    uint32_t signs[SUBS];
+    bool stored[SUBS];
+};
+
+// Magnitudes, weights and signs of the sub-block that starts at weight `first`.
+template <class Type>
+TERAZI_INLINE void prepare(SubBlock<Type>& sub, const Batch& batch, const F* x, int first, F sigma2) {
+    for (int i = 0; i < sub.SIZE; ++i) sub.x[i] = x[first + i];
+    if (batch.importance[0]) {
+        const float* at[W];
+        for (int k = 0; k < W; ++k) at[k] = batch.importance[k] + first;
+        load_transposed(sub.weight, at, sub.SIZE);
+        for (int i = 0; i < sub.SIZE; ++i) sub.weight[i] *= sqrt(sigma2 + sub.x[i] * sub.x[i]);
+    } else {
+        for (int i = 0; i < sub.SIZE; ++i) sub.weight[i] = Type::default_weight(sub.x[i], sigma2);
+    }
+    split_signs(sub);
+}
+
+// Encodes one super-block per lane.
+template <class Type>
+void encode_batch(const Neighbours& grid, const Batch& batch) {
+    constexpr int SUBS = Encoded<Type>::SUBS, GROUPS = Encoded<Type>::GROUPS;
+    F x[SUPER_BLOCK], sum{}, scales[SUBS], max_scale{};
+    load_transposed(x, batch.x, SUPER_BLOCK);
+    for (int i = 0; i < SUPER_BLOCK; ++i) sum += x[i] * x[i];
+    const F sigma2 = Type::SPREAD * sum / float(SUPER_BLOCK);
+
+    Encoded<Type> result[W];
+    SubBlock<Type> sub;
+    for (int s = 0; s < SUBS; ++s) {
+        prepare(sub, batch, x, s * sub.SIZE, sigma2);
+        F top = sub.x[0];
+        for (int i = 1; i < sub.SIZE; ++i) top = max(top, sub.x[i]);
+        sub.stored = Type::large_enough(top);
+        if (any(sub.stored)) Type::search(grid, sub, top);
+        scales[s] = select(sub.stored, sub.scale, F{});
+        max_scale = max(max_scale, scales[s]);
+        const I stored = select(sub.stored, splat(1), I{});
+        for (int k = 0; k < W; ++k) {
+            result[k].stored[s] = stored[k];
+            result[k].signs[s] = stored[k] ? uint32_t(sub.signs[k]) : 0;
+            for (int g = 0; g < GROUPS; ++g)
+                result[k].code[s][g] = stored[k] ? grid.codes[size_t(sub.keys[g][k])] : 0;
+        }
+    }
+    const F d = max_scale / 31.f, inverse = 1.f / d;
+    for (int s = 0; s < SUBS; ++s) {
+        const I level = clamp(nearest_int(0.5f * (inverse * scales[s] - 1.f)), 0, 15);
+        for (int k = 0; k < W; ++k) result[k].level[s] = level[k];
+    }
+    for (int k = 0; k < W; ++k) {
+        result[k].max_scale = max_scale[k];
+        result[k].d = d[k];
+        Type::pack(batch.out[k], result[k]);
+    }
+}
+
+// Encodes all rows; Type::pack lays out one super-block.
+template <class Type>
+void encode_rows(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float* importance) {
+    const Neighbours& grid = codebook_neighbours(Type::BOOK);
+    for_batches<1>(x, out, rows, columns, importance, SUPER_BLOCK, Type::BLOCK_BYTES,
+                [&](const Batch* batch) { encode_batch<Type>(grid, *batch); });
+}
+
+}  // namespace terazi::TERAZI_ISA

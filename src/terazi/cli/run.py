@@ -1,0 +1,132 @@
+"""``terazi run``: ask a model, or chat with it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from terazi.cli.output import json_option, progress_bars, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from terazi.runtime.engine import Generation
+    from terazi.runtime.llamacpp import LlamaCpp
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  terazi run smollm2:135m "Why is the sky blue?"
+  terazi run smollm2:135m-q4_k_m --make --system "Answer in one sentence." "What is a scale?"
+  terazi run ./model.gguf
+  echo "Name three rivers." | terazi run smollm2:135m --json
+"""
+
+
+@click.command("run", short_help="Ask a model, or chat with it.", epilog=_EXAMPLES)
+@click.argument("model")
+@click.argument("prompt", required=False)
+@click.option("--system", metavar="TEXT", help="Instructions that come before the conversation.")
+@click.option(
+    "--temperature", type=click.FloatRange(0, 5), help="0 takes the likeliest token. [default: 0.8]"
+)
+@click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Longest answer.")
+@click.option(
+    "--context", type=click.IntRange(16), default=2048, show_default=True, help="Tokens remembered."
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Makes answers repeatable."
+)
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; by default all there are.")
+@click.option("--make", is_flag=True, help="Quantize a variant that the store lacks, from its base.")
+@json_option
+def command(model: str, prompt: str | None, make: bool, as_json: bool, **options: Any) -> None:
+    """Stream MODEL's answer to PROMPT. Without PROMPT: read it from a pipe, or chat on a terminal.
+
+    MODEL is a GGUF file, a name in the store or catalog, or a source. End a chat with /bye or Ctrl-D.
+    """
+    from terazi.runtime.llamacpp import open_engine
+
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read()
+    if prompt is not None and not prompt.strip():
+        raise click.UsageError("no prompt: give one, pipe one, or run it in a terminal to chat")
+    with progress_bars(enabled=not as_json) as progress:
+        path, settings = _found(model, make, progress)
+    parameters = settings.get("parameters", {})
+    if options["temperature"] is None:
+        options["temperature"] = float(parameters.get("temperature", 0.8))
+    messages = [dict(message) for message in settings.get("messages", ())]
+    if system := options.pop("system") or settings.get("system"):
+        messages.insert(0, {"role": "system", "content": system})
+    with open_engine(path, context=options.pop("context"), threads=options.pop("threads")) as engine:
+        if prompt is None:
+            return _chat(engine, messages, options)
+        messages.append({"role": "user", "content": prompt})
+        answer = _answer(engine, messages, options, show=not as_json)
+    if as_json:
+        return write_json({"model": model, **asdict(answer)})
+    return None
+
+
+def _found(model: str, make: bool, progress: Any) -> tuple[Path, dict[str, Any]]:
+    """The model's file, and the settings that the store keeps for it."""
+    from terazi.errors import NotFoundError
+    from terazi.registry import Store, resolve_model
+    from terazi.registry.names import split_source
+    from terazi.registry.variant import known_base, make_variant
+
+    store = Store()
+    try:
+        path = resolve_model(model, store=store, progress=progress)
+    except NotFoundError as error:
+        missing_file = split_source(model) or error.message.endswith("directory")
+        variant = None if missing_file else known_base(model, store)
+        if variant is None:
+            raise
+        if not make:
+            base, preset = variant
+            raise NotFoundError(
+                f"{model} is not in the store",
+                hint=f"add --make to quantize {base} to {preset} now, or see `terazi optimize {base}`",
+            ) from None
+        path = store.resolve(make_variant(model, store=store, progress=progress).name)
+    if path.is_relative_to(store.root) and not split_source(model):
+        return path, dict(store.entry(model).manifest.settings)
+    return path, {}
+
+
+def _answer(
+    engine: LlamaCpp, messages: list[dict[str, str]], options: dict[str, Any], *, show: bool = True
+) -> Generation:
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    answer = engine.generate(messages, on_text=write if show else None, **options)
+    if show:
+        write("\n")
+    if show and sys.stderr.isatty():
+        click.echo(f"[{answer.tokens} tokens, {answer.decode_speed:.1f} tokens/s]", err=True)
+    return answer
+
+
+def _chat(engine: LlamaCpp, messages: list[dict[str, str]], options: dict[str, Any]) -> None:
+    """Take turns until the user leaves; an interrupted answer ends the turn, not the chat."""
+    click.echo("Chat; /bye or Ctrl-D ends it.", err=True)
+    while True:
+        try:
+            prompt = input("> ")
+        except EOFError:
+            return click.echo(err=True)
+        if prompt.strip() in ("/bye", "/exit", "/quit"):
+            return None
+        if not prompt.strip():
+            continue
+        messages.append({"role": "user", "content": prompt})
+        answer = _answer(engine, messages, options)
+        messages.append({"role": "assistant", "content": answer.text})
