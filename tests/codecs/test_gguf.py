@@ -10,8 +10,8 @@ import terazi
 from terazi.errors import UsageError
 
 # Largest error in units of a row's largest magnitude: half a step, or a whole one where the code range ends a
-# step short of the extreme (Q4_0, Q5_0), and a float16's rounding; two steps where a search may sacrifice one value
-# of a block and scales are coarse (K-quants).
+# step short of the extreme (Q4_0, Q5_0), and a float16's rounding; two steps where a search may sacrifice one
+# value of a block and scales are coarse (K-quants).
 STEPS = {
     "Q8_0": 0.0045,
     "Q6_K": 0.07,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from terazi import _native
-from terazi.dtypes import dtype
+from terazi.dtypes import TYPES, dtype
 
 Q4_K = dtype("Q4_K")
 
@@ -100,3 +100,11 @@ def test_environment_chooses_the_instruction_set():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "baseline"
+
+
+def test_every_type_that_can_be_written_has_a_kernel():
+    x = np.ones((1, 256), np.float32)
+    importance = np.ones(256, np.float32)
+    for kind in TYPES.values():
+        if kind.importance != "none":
+            assert _native.quantize(kind.id, x, importance, 1).shape == (1, kind.row_bytes(256))
