@@ -117,7 +117,7 @@ def test_every_expert_counts_its_own_tokens(experts, as_gguf, words):
                 assert abs(seen - len(routed)) <= 2
                 means = inputs.square().mean(0).numpy()
                 error = np.abs(entry[kind].squares[expert] / seen / means - 1)
-                assert np.median(error) < (0.01 if seen == len(routed) else 0.05)
+                assert np.median(error) < (0.01 if number == 0 and seen == len(routed) else 0.08)
         assert entry["gate"].counts.sum() == 2 * CHUNKS * CONTEXT
     assert found["blk.0.ffn_up_exps.weight"].shape == (8, 64)
 
