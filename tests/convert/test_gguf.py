@@ -107,7 +107,7 @@ def test_verb_and_command(reference_9m, tmp_path):
         terazi.convert(reference_9m, output=tmp_path / "a.gguf")
     with pytest.raises(UsageError, match="GGUF already"):
         terazi.convert(tmp_path / "a.gguf", output=tmp_path / "c.gguf")
-    with pytest.raises(UsageError, match="cannot convert to"):
+    with pytest.raises(UsageError, match="convert to"):
         terazi.convert(reference_9m, to="flac", output=tmp_path / "c.gguf")
 
 

@@ -146,10 +146,11 @@ def _load_legacy(path: Path) -> Calibration:
         values = _floats(cursor, _count(cursor, f"the size of {name[:80]!r}"), f"the values of {name[:80]!r}")
         if name in sums or not len(values):
             raise cursor.fail(f"{name[:80]!r} appears twice or has no values")
-        _check(path, name, values)
         # A value is the mean times the number of calls; scaled to what tokens would have summed up to.
-        calls = max(calls, 1)
-        sums[name] = Sums(values[None] * np.float32(_LEGACY_CHUNK), np.array([calls * _LEGACY_CHUNK]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = values[None] * np.float32(_LEGACY_CHUNK)
+        _check(path, name, squares)
+        sums[name] = Sums(squares, np.array([max(calls, 1) * _LEGACY_CHUNK]))
     chunks, datasets = 0, ()
     if cursor.position < len(cursor.data):
         chunks = _count(cursor, "the number of chunks")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["optimize"]
 
+_CONTRIB = "com.microsoft"  # where fused operators live
 # Families that onnxruntime's transformer optimizer knows, by config.json's model_type.
 _FUSION = {
     "bert": "bert",
@@ -54,4 +55,6 @@ def optimize(
         )
     finally:
         logging.disable(previous)
+    if all(entry.domain != _CONTRIB for entry in result.model.opset_import):
+        result.model.opset_import.add(domain=_CONTRIB, version=1)
     return result.model

@@ -24,7 +24,8 @@ _LIMIT = 1 << 22  # characters of a prompt
 def render(template: str, messages: Sequence[Mapping[str, str]], *, bos: str = "", eos: str = "") -> str:
     """Return the prompt that asks for the assistant's next message; raises `EngineError` with the reason."""
     from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+    from jinja2.exceptions import SecurityError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Sandbox(ImmutableSandboxedEnvironment):
         """Refuses powers and long repetitions too, which could fill the memory in one expression."""

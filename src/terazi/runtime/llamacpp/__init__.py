@@ -45,6 +45,7 @@ class LlamaCpp(Engine):
     def __init__(
         self, path: Path, *, context: int, threads: int | None, embedding: bool, timeout: float
     ) -> None:
+        from terazi.devices.machine import memory_limit
         from terazi.runtime.child import Child
         from terazi.runtime.llamacpp import library
 
@@ -60,7 +61,12 @@ class LlamaCpp(Engine):
         self._child = Child("terazi.runtime.llamacpp.worker", timeout=timeout, environment=_ENVIRONMENT)
         try:
             opened = self._child.call(
-                "open", path=str(path.resolve()), context=context, threads=self.threads, embedding=embedding
+                "open",
+                path=str(path.resolve()),
+                context=context,
+                threads=self.threads,
+                embedding=embedding,
+                memory=memory_limit(),
             ).values
         except BaseException:
             self._child.close()

@@ -20,15 +20,14 @@ __all__ = ["Worker"]
 _ADDRESS_SPACE = 4 << 30  # what interpreter and libraries reserve and never fill
 
 
-def _limit_memory(mapped: int) -> None:
+def _limit_memory(available: int, path: Path) -> None:
     """Let an allocation fail that this machine can never hold, instead of filling the memory first."""
     try:
         import resource
     except ImportError:  # Windows
         return
-    from terazi.devices.machine import memory_limit
-
-    limit = memory_limit() + mapped + _ADDRESS_SPACE
+    mapped = sum(file.stat().st_size for file in path.parent.glob("*.gguf"))  # all parts of a split model
+    limit = available + path.stat().st_size + mapped + _ADDRESS_SPACE
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
@@ -52,7 +51,7 @@ class Worker:
         from terazi.runtime.llamacpp import library
 
         values = call.values
-        _limit_memory(Path(values["path"]).stat().st_size)
+        _limit_memory(values["memory"], Path(values["path"]))
         library.load()
         self._before = memory()[0]
         self._session = session = Session(
