@@ -19,6 +19,7 @@ __all__ = ["TARGETS", "converter"]
 TARGETS: dict[str, str] = {
     "gguf": "terazi.convert.gguf",
     "onnx": "terazi.convert.onnx",
+    "safetensors": "terazi.convert.huggingface",
 }
 
 

@@ -99,10 +99,18 @@ def _settings(model: Model, table: Architecture) -> dict[str, Any]:
             found[reader.names[0]] = value.item() if isinstance(value, np.generic) else value
         elif reader is head_size and key == "attention.key_length":
             found["head_dim"] = int(value)
-    for name in ("bos", "eos"):
-        id = model.metadata.get(f"tokenizer.ggml.{name}_token_id")
+    for name, word in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        id = model.metadata.get(f"tokenizer.ggml.{word}_token_id")
         found[f"{name}_token_id"] = None if id is None else int(id)
-    return found | rope_back(model, table.name) | dict(table.back.settings)
+    found["attention_bias"] = bool({"blk.0.attn_q.bias", "blk.0.attn_qkv.bias"} & set(model.tensors))
+    found["mlp_bias"] = "blk.0.ffn_up.bias" in model.tensors
+    found["sliding_window"] = found.get("sliding_window") or None
+    windows = model.metadata.get(f"{table.name}.attention.sliding_window_pattern")
+    if isinstance(windows, np.ndarray):
+        kinds = ("full_attention", "sliding_attention")
+        found["layer_types"] = [kinds[int(window)] for window in windows]
+    found |= rope_back(model, table.name)
+    return found | dict(table.back.settings(found))
 
 
 def _tensors(model: Model, table: Architecture, settings: Mapping[str, Any]) -> Iterator[Tensor]:
@@ -136,7 +144,7 @@ def _inverse(table: Architecture) -> dict[str, tuple[str, Any]]:
         if isinstance(target, tuple) or (isinstance(target, To) and target.change.undo is None):
             raise UnsupportedError(f"{table.name}: what becomes of {name} cannot be undone")
         plain = target if isinstance(target, str) else target.name
-        found.setdefault(plain, (name, target.change.undo if isinstance(target, To) else None))
+        found[plain] = (name, target.change.undo if isinstance(target, To) else None)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from terazi.model.arch.change import chain, flat, mapped, shaped
-from terazi.model.arch.table import Architecture, Change, Settings, Source, To, constant, integer, real
+from terazi.model.arch.table import Architecture, Back, Change, Settings, Source, To, constant, integer, real
 from terazi.model.tensor import Tensor
 
 __all__ = ["ARCHITECTURES", "decay", "grouped"]
@@ -50,8 +50,8 @@ PARAMETERS = {
 }
 
 TENSORS = {
-    "embeddings": "token_embd",
     "embedding": "token_embd",
+    "embeddings": "token_embd",
     "norm_f": "output_norm",
     "lm_head": "output",
     "layers.{}.norm": "blk.{}.attn_norm",
@@ -65,6 +65,7 @@ ARCHITECTURES = (
     Architecture(
         name="mamba",
         classes=("MambaForCausalLM",),
+        back=Back("mamba", wrapper="backbone."),
         parameters=PARAMETERS | {"ssm.inner_size": _inner, "ssm.time_step_rank": _rank},
         tensors=TENSORS
         | {

@@ -68,11 +68,14 @@ class To:
 
 @dataclass(frozen=True, slots=True)
 class Back:
-    """What a Hugging Face checkpoint needs beyond the tables: ``model_type``, prefix of inner tensors."""
+    """What a Hugging Face checkpoint needs beyond the tables.
+
+    ``wrapper`` is the prefix of all tensors but the output; ``settings`` adds to the configuration found.
+    """
 
     model_type: str
     wrapper: str = "model."
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Callable[[Settings], Settings] = field(default=lambda settings: {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
