@@ -150,6 +150,12 @@ def _llama(layers, width=256, ffn=512, *, tied=False):
     )
 
 
+def _values(layers):
+    """Only what the rules for many layers are about."""
+    names = ("attn_v.weight", "attn_output.weight", "ffn_down.weight")
+    return _outside(256) | _blocks(layers, lambda _: dict.fromkeys(names, (2, 256)))
+
+
 def _experts(layers, count, *, shared=False):
     def one(_):
         found = {
@@ -263,7 +269,7 @@ MODELS = {
     "llama-tied-grouped": Tiny("llama", 9, 8, 2, _llama(9, tied=True), type="BF16"),
     "llama-odd-rows": Tiny("llama", 8, 4, 1, _llama(8, width=96, ffn=104), width=96, type="F32"),
     "llama-quantized": Tiny("llama", 3, 4, 2, _llama(3), type="Q8_0"),
-    "llama-70b": Tiny("llama", 80, 64, 8, _llama(80, ffn=256)),
+    "llama-70b": Tiny("llama", 80, 64, 8, _values(80)),
     "mixtral": Tiny("llama", 8, 8, 4, _experts(8, 8), experts=8),
     "qwen2": Tiny("qwen2", 24, 4, 2, _llama(24, tied=True)),
     "qwen3moe": Tiny(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +73,9 @@ def apply_many(
     for plan in plans:
         _check_fit(plan, model)
         _check_importance(plan, calibration)
-    with ThreadPoolExecutor(threads or _core_count(), "quantize") as pool:
-        encoder = _Encoder(pool, _types_by_tensor(plans), calibration or {}, str(model.path))
+    helpers = (threads or _core_count()) - 1
+    with ThreadPoolExecutor(max(helpers, 1), "quantize") as pool:
+        encoder = _Encoder(pool, helpers, _types_by_tensor(plans), calibration or {}, str(model.path))
         wanted = [
             Output(
                 path=Path(output),
@@ -95,6 +97,7 @@ class _Encoder:
     """
 
     pool: ThreadPoolExecutor
+    helpers: int
     types: Mapping[str, set[str]]
     importance: Mapping[str, np.ndarray]
     where: str
@@ -120,12 +123,15 @@ class _Encoder:
         }
         importance = self._importance_of(source)
 
-        def work(first: int, last: int) -> None:
-            here = {type: out[first - start : last - start] for type, out in encoded.items()}
-            _encode_rows(source, first, last, importance, here)
+        def work_off(spans: deque[tuple[int, int]]) -> None:
+            while span := _next(spans):
+                here = {type: out[span[0] - start : span[1] - start] for type, out in encoded.items()}
+                _encode_rows(source, *span, importance, here)
 
-        jobs = [self.pool.submit(work, *span) for span in _spans(source, start, stop, len(importance))]
+        spans = deque(_spans(source, start, stop, len(importance)))
+        jobs = [self.pool.submit(work_off, spans) for _ in range(min(self.helpers, len(spans) - 1))]
         try:
+            work_off(spans)
             for job in jobs:
                 job.result()
         except (ValueError, UsageError) as error:
@@ -135,8 +141,7 @@ class _Encoder:
                 hint="the model is damaged or was saved wrongly: get or convert it again",
             ) from None
         finally:
-            for job in jobs:
-                job.cancel()
+            spans.clear()
         return encoded
 
     def _importance_of(self, source: Tensor) -> np.ndarray:
@@ -182,6 +187,14 @@ def _spans(source: Tensor, start: int, stop: int, experts: int) -> Iterator[tupl
         start = end
 
 
+def _next(spans: deque[tuple[int, int]]) -> tuple[int, int] | None:
+    """Take a span that no other thread took."""
+    try:
+        return spans.popleft()
+    except IndexError:
+        return None
+
+
 def _types_by_tensor(plans: Sequence[Plan]) -> dict[str, set[str]]:
     types: dict[str, set[str]] = {}
     for plan in plans:
@@ -220,12 +233,12 @@ def _check_importance(plan: Plan, calibration: Calibration | None) -> None:
             f"{plan.preset} needs an importance matrix for {names}{more}",
             hint="make one with `terazi calibrate` and pass it as --importance",
         )
+    sizes = {name: entry.squares.size for name, entry in calibration.sums.items()} if calibration else {}
     for entry in plan.entries:
-        found = calibration.get(entry.name) if calibration else None
         expected = entry.shape[-1] * expert_count(entry.shape)
-        if found is not None and found.size != expected and _is_weighed(entry):
+        if sizes.get(entry.name, expected) != expected and _is_weighed(entry):
             raise UsageError(
-                f"the importance matrix has {found.size} values for {entry.name}, which has {expected}",
+                f"the importance matrix has {sizes[entry.name]} values for {entry.name}, not {expected}",
                 hint="it was made from another model",
             )
 
