@@ -1,6 +1,7 @@
 """Importance matrix files: llama.cpp's names and layout, both old formats, damage, merging, statistics."""
 
 import struct
+from pathlib import Path
 
 import gguf as reference
 import numpy as np
@@ -12,6 +13,8 @@ from terazi.calibrate import Calibration, Sums, is_calibration, load, merge, sav
 from terazi.errors import ExistsError, FormatError, NotFoundError, TeraziError, UsageError
 from terazi.formats import gguf
 from terazi.model import Tensor
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "imatrix"
 
 
 def made(seed=0, **changes):
@@ -79,6 +82,22 @@ def test_names_and_shapes_are_those_of_llama_imatrix(tmp_path):
         ("blk.1.attn_q.weight.in_sum2", [64], "F32"),
         ("blk.1.attn_q.weight.counts", [1], "F32"),
     ]
+
+
+def test_files_that_llama_imatrix_wrote():
+    """Both its formats, from one run on a mixture of 8 experts (tests/golden/imatrix/collector.cpp)."""
+    new, old = load(GOLDEN / "llama-imatrix.gguf"), load(GOLDEN / "llama-imatrix.dat")
+    assert list(new) == list(old)
+    assert (new.chunks, new.chunk_size, new.datasets) == (3, 128, ("words",))
+    assert (old.chunks, old.datasets) == (3, ("words",))
+    assert new["blk.1.ffn_down_exps.weight"].shape == (8, 32)
+    for name in new:
+        assert np.allclose(new[name].reshape(-1), old[name].reshape(-1), rtol=1e-6)
+
+
+def test_its_file_is_rewritten_byte_for_byte(tmp_path):
+    golden = GOLDEN / "llama-imatrix.gguf"
+    assert save(tmp_path / "again.gguf", load(golden)).read_bytes() == golden.read_bytes()
 
 
 def legacy(entries, trailer=b""):
