@@ -8,7 +8,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from terazi.api import calibrate, convert, evaluate, inspect, open_model, quantize, quantize_collection
+    from terazi.api import (
+        calibrate,
+        compare,
+        convert,
+        evaluate,
+        inspect,
+        open_model,
+        optimize,
+        propose,
+        quantize,
+        quantize_collection,
+    )
     from terazi.codecs import dequantize_rows, quantize_rows
     from terazi.dtypes import TYPES
     from terazi.errors import TeraziError
@@ -17,11 +28,14 @@ __all__ = [
     "TYPES",
     "TeraziError",
     "calibrate",
+    "compare",
     "convert",
     "dequantize_rows",
     "evaluate",
     "inspect",
     "open_model",
+    "optimize",
+    "propose",
     "quantize",
     "quantize_collection",
     "quantize_rows",
@@ -32,11 +46,14 @@ _HOME = {
     "TYPES": "terazi.dtypes",
     "TeraziError": "terazi.errors",
     "calibrate": "terazi.api",
+    "compare": "terazi.api",
     "convert": "terazi.api",
     "dequantize_rows": "terazi.codecs",
     "evaluate": "terazi.api",
     "inspect": "terazi.api",
     "open_model": "terazi.api",
+    "optimize": "terazi.api",
+    "propose": "terazi.api",
     "quantize": "terazi.api",
     "quantize_collection": "terazi.api",
     "quantize_rows": "terazi.codecs",

@@ -11,13 +11,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from terazi.calibrate import Calibration
+    from terazi.devices import Budget
     from terazi.evaluate import Measurement
     from terazi.model import Artifact, Model
     from terazi.model.description import Description
     from terazi.model.license import Use
     from terazi.quantize import Plan
+    from terazi.search import Recommendation, Settings, Study
 
-__all__ = ["calibrate", "convert", "evaluate", "inspect", "open_model", "quantize", "quantize_collection"]
+__all__ = [
+    "calibrate",
+    "compare",
+    "convert",
+    "evaluate",
+    "inspect",
+    "open_model",
+    "optimize",
+    "propose",
+    "quantize",
+    "quantize_collection",
+]
 
 
 def calibrate(
@@ -188,3 +201,109 @@ def quantize_collection(
     return apply_many(
         plans, source, paths, calibration=calibration, threads=threads, force=force, progress=progress
     )
+
+
+def propose(
+    model: Path | str,
+    *,
+    device: Path | str = "this-machine",
+    use_case: Path | str = "chat",
+    budget: Budget | None = None,
+    context: int | None = None,
+    types: Sequence[str] = (),
+    calibration: Calibration | None = None,
+    progress: Progress = silent,
+) -> Study:
+    """Plan the variants that `optimize` would make of a model, with sizes and memory; nothing runs.
+
+    ``device`` and ``use_case`` are names (see `terazi.devices`) or TOML files. ``types`` are presets, by
+    default one per step of size. Raises what `open_model` raises, and `UsageError` for what cannot be.
+    """
+    from terazi import devices, search
+    from terazi.formats import open_model
+    from terazi.quantize import open_source
+    from terazi.registry import resolve_model
+
+    return search.propose(
+        open_source(open_model(resolve_model(model, progress=progress))),
+        str(model),
+        devices.device(device),
+        devices.use_case(use_case),
+        budget or devices.Budget(),
+        context=context,
+        presets=types or search.DEFAULT_PRESETS,
+        calibration=calibration,
+    )
+
+
+def optimize(
+    model: Study | Path | str,
+    *,
+    device: Path | str = "this-machine",
+    use_case: Path | str = "chat",
+    budget: Budget | None = None,
+    settings: Settings | None = None,
+    output: Path | str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Recommendation:
+    """Make variants of a model, run each in llama.cpp, and recommend one for a device and a use case.
+
+    ``model`` is a model, or a study that `propose` planned for its own device and use case. ``settings`` say
+    how to measure. Into the folder ``output`` go report.html, report.json and the pick's file. Finished work
+    is reused, so an interrupted call goes on. Raises `EngineError` when the model itself does not run,
+    `ExistsError` unless ``force``.
+    """
+    from terazi import report, search
+
+    if output is not None:
+        report.check_free(output, force=force)
+    settings = settings or search.Settings()
+    if isinstance(model, search.Study):
+        study = model
+    else:
+        study = propose(model, device=device, use_case=use_case, budget=budget, progress=progress)
+    if settings.calibrate:
+        study = search.calibrated(study, settings, progress=progress)
+    workspace = search.open_workspace(study, settings)
+    tools = search.real_tools(study, settings, progress=progress)
+    found = search.optimize(study, tools, workspace, progress=progress)
+    if output is not None:
+        pick = search.pick_file(found, study, tools, workspace)
+        subject = report.Subject.of(study.source, study.name, study.digest)
+        repeat = report.repeat_command(study, settings, output)
+        found = report.publish(found, subject, output, pick=pick, commands=(repeat,), force=force)
+        workspace.tidy()
+    return found
+
+
+def compare(
+    models: Sequence[Path | str],
+    *,
+    reference: Path | str | None = None,
+    device: Path | str = "this-machine",
+    use_case: Path | str = "chat",
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measure finished variants of one model side by side, under the same settings; quality is relative.
+
+    ``reference`` (by default the first) is what the others are compared with. Returns the report's document;
+    `terazi.report.page` makes HTML of it. Raises `EngineError` when the reference does not run, `UsageError`
+    when the models do not share a tokenizer.
+    """
+    from terazi import devices, report, search
+    from terazi.registry import resolve_model
+
+    first = reference if reference is not None else models[0]
+    names = dict.fromkeys(str(model) for model in (first, *models))
+    found, source = search.compare(
+        {name: resolve_model(name, progress=progress) for name in names},
+        devices.device(device),
+        devices.use_case(use_case),
+        settings or search.Settings(),
+        progress=progress,
+    )
+    digest = next(entry.candidate.digest for entry in found.ranked if entry.candidate.source)
+    subject = report.Subject.of(source, str(first), digest or "")
+    return report.document(found, subject, method=report.method(found, scored=False), judged=False)

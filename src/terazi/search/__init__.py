@@ -1,7 +1,8 @@
 """Candidates, limits, Pareto front and the recommendation with its reasons."""
 
-from terazi.search.bench import Settings, open_workspace, real_tools
+from terazi.search.bench import Settings, calibrated, open_workspace, real_tools
 from terazi.search.candidate import Candidate, Framework, Recommendation, Rejection, Sample, Scored
+from terazi.search.comparison import compare
 from terazi.search.loop import Tools, optimize, pick_file
 from terazi.search.recommendation import recommend
 from terazi.search.study import DEFAULT_PRESETS, THOROUGH_PRESETS, Proposal, Study, of_model, propose
@@ -21,6 +22,8 @@ __all__ = [
     "Study",
     "Tools",
     "Workspace",
+    "calibrated",
+    "compare",
     "deliver",
     "of_model",
     "open_workspace",

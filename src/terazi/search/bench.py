@@ -13,23 +13,25 @@ from terazi.progress import Progress, silent
 from terazi.quantize import apply
 from terazi.search.answers import ask
 from terazi.search.loop import Tools
+from terazi.search.study import Study, propose
 from terazi.search.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from terazi.calibrate import Calibration
     from terazi.evaluate import Measurement
     from terazi.quantize import Plan
-    from terazi.search.study import Study
 
-__all__ = ["Settings", "open_workspace", "real_tools"]
+__all__ = ["Settings", "calibrated", "open_workspace", "real_tools"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to measure: ``tokens`` of ``text`` (default: half of Python's documentation) in windows of
-    ``window``; ``threads`` (default: every processor); ``answer_tokens`` at most per sample answer.
+    """How to measure.
+
+    ``tokens`` of ``text`` (default: half of Python's documentation) in windows of ``window``; ``threads``
+    (default: every processor); ``answer_tokens`` at most per sample answer; ``calibrate`` weighs the
+    rounding by importance, collected on ``calibration_chunks`` of 512 tokens.
     """
 
     tokens: int = 2048
@@ -37,6 +39,8 @@ class Settings:
     text: Path | None = None
     threads: int | None = None
     answer_tokens: int = 48
+    calibrate: bool = False
+    calibration_chunks: int = 24
 
 
 def open_workspace(study: Study, settings: Settings) -> Workspace:
@@ -56,20 +60,49 @@ def open_workspace(study: Study, settings: Settings) -> Workspace:
     return Workspace(study.digest, everything)
 
 
+def calibrated(study: Study, settings: Settings, *, progress: Progress = silent) -> Study:
+    """Return the same study with an importance matrix, collected once on the default text and kept."""
+    from terazi.calibrate import calibration_corpus, collect, load, save
+
+    corpus = calibration_corpus()
+    folder = open_workspace(study, settings).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / f"importance-{corpus.digest[:16]}-{settings.calibration_chunks}.gguf"
+    if not kept.exists():
+        found = collect(
+            study.source.path,
+            corpus,
+            chunks=settings.calibration_chunks,
+            threads=settings.threads,
+            state=kept.with_suffix(".partial"),
+            progress=progress,
+        )
+        save(kept, found)
+    return propose(
+        study.source,
+        study.name,
+        study.device,
+        study.use_case,
+        study.budget,
+        context=study.context,
+        presets=study.presets,
+        calibration=load(kept),
+    )
+
+
 def real_tools(
     study: Study,
     settings: Settings,
     *,
-    calibration: Calibration | None = None,
     progress: Progress = silent,
 ) -> Tools:
-    """Return tools that work on the study's source with one calibration and one progress report."""
+    """Return tools that work on the study's source and report to one progress."""
     from terazi.evaluate import evaluate
 
     tokenizer = study.source.tokenizer
 
     def quantize(plan: Plan, path: Path) -> object:
-        weighed = calibration if plan.importance is not None else None
+        weighed = study.calibration if plan.importance is not None else None
         return apply(plan, study.source, path, calibration=weighed, progress=progress)
 
     def measure(path: Path, reference: Path | None) -> Sequence[Measurement]:

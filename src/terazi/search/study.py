@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from terazi.dtypes import dtype
 from terazi.errors import UnsupportedError, UsageError
+from terazi.formats import gguf
 from terazi.model import Artifact
 from terazi.model.memory import kv_cache_bytes, memory_needed
 from terazi.quantize import make_plan, preset
@@ -63,16 +64,20 @@ class Proposal:
 class Study:
     """What will be compared, for whom. The first proposal is the source.
 
-    ``digest`` is the SHA-256 of the source's file, or of the sorted names and digests of several.
+    ``name`` is what the user calls the source; ``digest`` the SHA-256 of its file, or of the sorted names and
+    digests of several. ``presets`` are what was asked for, ``calibration`` weighs the rounding.
     """
 
     source: Model
+    name: str
     digest: str
     proposals: tuple[Proposal, ...]
     device: Device
     use_case: UseCase
     budget: Budget
     context: int
+    presets: tuple[str, ...]
+    calibration: Calibration | None = None
 
     @property
     def runnable(self) -> list[Proposal]:
@@ -82,6 +87,7 @@ class Study:
 
 def propose(
     source: Model,
+    name: str,
     device: Device,
     use_case: UseCase,
     budget: Budget,
@@ -89,13 +95,11 @@ def propose(
     context: int | None = None,
     presets: Sequence[str] = DEFAULT_PRESETS,
     calibration: Calibration | None = None,
-    converted: bool = False,
 ) -> Study:
     """Plan every preset for a GGUF ``source`` and predict size and memory at ``context`` tokens.
 
     What cannot fit the device or ``budget``, or would be the same as another, is kept with the reason.
-    ``converted`` says that the source is not a file yet and must be written as it is first. A context beyond
-    what the model was trained for is cut to that.
+    A context beyond what the model was trained for is cut to that.
     """
     context = min(context or use_case.context, source.config.context_length or 1 << 62)
     if source.variant == "embedding" and use_case.task != "embed":
@@ -104,31 +108,33 @@ def propose(
             hint="use --use-case embeddings-search",
         )
     limits = budget.over(use_case.floors)
-    original = _original(source, context, converted=converted)
+    original = _original(source, context)
     seen: dict[tuple[str, ...], str] = {_types(source): original.candidate.label}
     proposals = [original]
-    for name in dict.fromkeys(preset(name).name for name in presets):
-        proposal = _variant(source, name, calibration, context)
+    for wanted in dict.fromkeys(preset(entry).name for entry in presets):
+        proposal = _variant(source, wanted, calibration, context)
         if proposal.plan is not None:
             proposal = _judged(proposal, seen, device, limits, context)
         proposals.append(_renamed(proposal, original))
     return Study(
         source=source,
+        name=name,
         digest=Artifact.of_files(source.files, format=source.format).digest,
         proposals=tuple(proposals),
         device=device,
         use_case=use_case,
         budget=budget,
         context=context,
+        presets=tuple(presets),
+        calibration=calibration,
     )
 
 
-def _original(source: Model, context: int, *, converted: bool) -> Proposal:
+def _original(source: Model, context: int) -> Proposal:
     """The source itself; one that was never GGUF is written in the type of most of its weights."""
     types = _weights((tensor.type, tensor.size) for tensor in source.tensors.values())
     main = max(types, key=lambda name: types[name])
-    plan = None
-    if converted:
+    if not gguf.detect(source.files[0]):
         if main not in _UNQUANTIZED:
             raise UnsupportedError(f"{source.path}: weights of type {main} cannot be the reference")
         plan = make_plan(source, _UNQUANTIZED[main])

@@ -66,9 +66,10 @@ class Workspace:
         write_text(self._record(plan_digest), json.dumps(kept, indent=1), force=True)
 
     def tidy(self) -> None:
-        """Delete the variants; what was found of them stays."""
+        """Delete the variants; what was found of them and the importance matrix stay."""
         for file in self.folder.glob("*.gguf"):
-            file.unlink(missing_ok=True)
+            if not file.name.startswith("importance-"):
+                file.unlink(missing_ok=True)
 
     def _record(self, plan_digest: str) -> Path:
         return self.folder / f"{plan_digest[:32]}-{self._settings}.json"

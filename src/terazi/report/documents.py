@@ -25,12 +25,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from terazi.devices import this_machine
 from terazi.dtypes import dtype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from terazi.devices import Device
     from terazi.evaluate.measurement import Measurement
     from terazi.model import Model
     from terazi.search import Candidate, Recommendation, Scored
@@ -79,8 +79,7 @@ def document(
     recommendation: Recommendation,
     subject: Subject,
     *,
-    measured_on: Device,
-    run: str | None,
+    run: str | None = None,
     method: Sequence[str] = (),
     commands: Sequence[str] = (),
     judged: bool = True,
@@ -111,7 +110,7 @@ def document(
             "terazi": version("terazi"),
             "model": asdict(subject),
             "device": asdict(r.device),
-            "measured_on": asdict(measured_on),
+            "measured_on": asdict(this_machine()),
             "use_case": asdict(r.use_case),
             "limits": asdict(r.budget),
             "context": r.context,

@@ -30,7 +30,7 @@ _PRECISION = {
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """Render what `terazi.report.document.document` returns. Every text in it is escaped."""
+    """Render what `terazi.report.document` returns. Every text in it is escaped."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
