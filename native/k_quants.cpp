@@ -57,7 +57,8 @@ TERAZI_INLINE void spread_scales(Scales<T::BLOCKS>& scales, const F* values) {
     const F top = largest(values, T::BLOCKS);
     const Mask some = less(splat(0.f), top);
     const F inverse = select(some, splat(float(T::SCALE_MAX)) / top, splat(0.f));
-    for (int j = 0; j < T::BLOCKS; ++j) scales.codes[j] = select(some, nearest_int(inverse * values[j]) & 0xff, splat(0));
+    for (int j = 0; j < T::BLOCKS; ++j)
+        scales.codes[j] = select(some, nearest_int(inverse * values[j]) & 0xff, splat(0));
     scales.step = top / splat(float(T::SCALE_MAX));
 }
 

@@ -93,13 +93,17 @@ def test_nothing_to_do(shape):
     assert _native.dequantize(Q4_K.id, q, shape[1], 0).shape == shape
 
 
+def _run_with_simd(name, code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env={**os.environ, "TERAZI_SIMD": name}, capture_output=True, text=True)
+
+
 def test_environment_chooses_the_instruction_set():
-    code = "from terazi import _native; print(_native.instruction_set())"
-    environment = {**os.environ, "TERAZI_SIMD": "baseline"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    code = "from terazi import kernels, _native; print(_native.instruction_set())"
+    assert _run_with_simd("baseline", code).stdout.strip() == "baseline"
+    assert (
+        "UsageError: TERAZI_SIMD: this CPU has no instruction set sse9" in _run_with_simd("sse9", code).stderr
     )
-    assert run.stdout.strip() == "baseline"
 
 
 def test_every_type_that_can_be_written_has_a_kernel():
