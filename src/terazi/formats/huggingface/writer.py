@@ -19,7 +19,7 @@ __all__ = ["write"]
 
 _SLAB_BYTES = 64 << 20
 _SHARD_BYTES = 5_000_000_000
-_TYPES = {"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"}
+_TYPES = {"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64", "U8", "U32"}
 
 
 def write(
