@@ -10,6 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Other work on the machine must not decide whether a test passes.
+settings.register_profile("terazi", deadline=None)
+settings.load_profile("terazi")
 
 CACHE = Path(os.environ.get("TERAZI_TEST_CACHE", Path.home() / ".cache" / "terazi-tests"))
 SHARED = Path(os.environ.get("TERAZI_SHARED", Path(__file__).parents[2] / "shared"))

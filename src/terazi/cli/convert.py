@@ -26,6 +26,8 @@ __all__ = ["command"]
 )
 @click.option("--bits", type=int, help="MLX: bits per weight (2, 3, 4, 5, 6 or 8).")
 @click.option("--group-size", type=int, help="MLX: weights that share a scale (32, 64 or 128).")
+@click.option("--mode", metavar="NAME", help="MLX: affine, mxfp4, nvfp4 or mxfp8.")
+@click.option("--recipe", metavar="NAME", help="MLX: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.")
 @click.option("--pre-tokenizer", "pre", metavar="NAME", help="GGUF: take this pre-tokenizer, fitting or not.")
 @click.option("--dry-run", is_flag=True, help="GGUF: say how large the file would be and write nothing.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")

@@ -18,6 +18,7 @@ __all__ = ["TARGETS", "converter"]
 # Target -> module with `convert(model, output, *, force, progress, **options) -> Artifact`; imported on use.
 TARGETS: dict[str, str] = {
     "gguf": "terazi.convert.gguf",
+    "mlx": "terazi.convert.mlx",
     "onnx": "terazi.convert.onnx",
     "safetensors": "terazi.convert.huggingface",
 }

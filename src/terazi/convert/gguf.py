@@ -59,7 +59,7 @@ def to_gguf(model: Model, *, type: str | None = None, pre: str | None = None) ->
     """
     if model.format == "gguf":
         return model
-    if model.format != "huggingface":
+    if model.format not in ("huggingface", "mlx"):
         raise UnsupportedError(f"{model.path}: cannot be made GGUF from {model.format}")
     type = type.upper() if type else None
     if type is not None and type not in _FILE_TYPES:

@@ -99,6 +99,7 @@ def _has_weights(directory: Path) -> bool:
 
 
 def read_weights(directory: Path, *, packed: bool = False) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
+    """Return the files with weights and all their tensors; ``packed`` as in `safetensors.read`."""
     index = directory / _INDEX
     if index.is_file():
         return _read_index(index, packed)
