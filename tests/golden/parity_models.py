@@ -264,7 +264,65 @@ def _t5(layers):
     return {"token_embd.weight": (6, 256), "enc.output_norm.weight": (256,)} | side("enc") | side("dec")
 
 
+# Names that presets treat apart, whatever the architecture says of them; and some that only look so.
+_NAMES = """
+    output.weight token_embd.weight per_layer_token_embd.weight per_layer_model_proj.weight
+    altup_proj.weight position_embd.weight token_types.weight v.position_embd.weight
+    v.patch_embd.weight v.rel_pos.weight v.blk.0.attn_q.weight mm.0.weight mm.patch_merger.weight
+    sam.pos_embd.weight sam.neck.0.weight sam.net_2.weight a.rvq.codebook.0.weight
+    mm.a.code_embd.weight cls.weight cls.output.weight rope_freqs.weights blk.0.laurel_l.weight
+    blk.0.altup_router.weight blk.0.inp_gate.weight blk.0.proj.weight blk.0.ffn_gate_inp.weight
+    blk.0.ffn_gate_tid2eid.weight blk.0.ffn_gate_inp_shexp.weight blk.0.ssm_conv1d.weight
+    blk.0.ssm_conv1d_q.weight blk.0.shortconv.conv.weight blk.0.shortconv.in_proj.weight
+    blk.0.indexer.k_proj.weight blk.0.indexer.q_proj.weight blk.0.indexer.proj.weight
+    blk.0.indexer.attn_k.weight blk.0.time_mix_first.weight blk.0.time_mix_w0.weight
+    blk.0.time_mix_w2.weight blk.0.time_mix_v1.weight blk.0.time_mix_a2.weight
+    blk.0.time_mix_g1.weight blk.0.time_mix_g2.weight blk.0.time_mix_decay_w1.weight
+    blk.0.time_mix_lerp_fused.weight blk.0.time_mix_key.weight blk.0.time_mix_decay.weight
+    blk.0.attn_rel_b.weight blk.0.attn_q_norm.weight blk.0.attn_q.bias blk.0.attn_q_a.weight
+    blk.0.attn_q_b.weight blk.0.attn_kv_a_mqa.weight blk.0.attn_k_b.weight blk.0.attn_v_b.weight
+    blk.0.attn_kv_b.weight blk.0.hc_attn_fn.weight blk.0.nextn.eh_proj.weight blk.0.ssm_f_a.weight
+    blk.0.ssm_beta.weight blk.0.indexer.attn_q_b.weight blk.0.indexer_compressor_gate.weight
+    blk.0.ffn_down.weight blk.0.ffn_up_exps.weight blk.0.ffn_gate_up_exps.weight blk.0.attn_v.weight
+    blk.0.attn_qkv.weight
+""".split()  # noqa: SIM905
+
+_LATENT_KEYS = {
+    "attention.key_length_mla": 64,
+    "attention.value_length_mla": 64,
+    "attention.q_lora_rank": 64,
+    "attention.kv_lora_rank": 64,
+    "attention.indexer.head_count": 1,
+    "attention.indexer.key_length": 64,
+    "attention.indexer.top_k": 8,
+    "attention.indexer.kpool": 4,
+    "expert_feed_forward_length": 256,
+    "expert_shared_count": 1,
+    "expert_gating_func": 2,
+    "leading_dense_block_count": 1,
+    "hyper_connection.count": 4,
+    "hyper_connection.sinkhorn_iterations": 2,
+    "hyper_connection.epsilon": 1e-5,
+    "kda.head_dim": 64,
+    "kda.gate_lower_bound": -5.0,
+    "ssm.conv_kernel": 4,
+}
+
 MODELS = {
+    "names": Tiny("llama", 8, 4, 4, dict.fromkeys(_NAMES, (2, 256))),
+    "glm5-next": Tiny("glm5-next", 8, 4, 4, dict.fromkeys(_NAMES, (2, 256)), experts=16, keys=_LATENT_KEYS),
+    "bailingmoe3": Tiny("bailingmoe3", 4, 16, 1, _latent(4), experts=16, keys=_LATENT_KEYS),
+    "deci": Tiny(
+        "deci",
+        8,
+        0,
+        0,
+        _llama(8),
+        keys={
+            "attention.head_count": np.array([8, *[0] * 3, *[4] * 4], np.int32),
+            "attention.head_count_kv": np.array([2, *[0] * 3, *[4] * 4], np.int32),
+        },
+    ),
     "llama": Tiny("llama", 16, 4, 2, _llama(16)),
     "llama-tied-grouped": Tiny("llama", 9, 8, 2, _llama(9, tied=True), type="BF16"),
     "llama-odd-rows": Tiny("llama", 8, 4, 1, _llama(8, width=96, ffn=104), width=96, type="F32"),
