@@ -1,6 +1,6 @@
 """The compiled block kernels, typed; the only package that imports the native module.
 
-The environment variable TERAZI_SIMD forces an instruction set (baseline, avx2, avx512) instead of the best one.
+The environment variable TERAZI_SIMD forces an instruction set: baseline, avx2 or avx512.
 """
 
 from __future__ import annotations
