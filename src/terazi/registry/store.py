@@ -121,6 +121,12 @@ class Store:
         are read from the model. Raises `FormatError` for anything that is no model.
         """
         parse_name(name)
+        return self.commit(name, self.take(path, share=share, progress=progress, **described))
+
+    def take(
+        self, path: Path | str, *, share: Share = "copy", progress: Progress = silent, **described: Any
+    ) -> Manifest:
+        """Store a model's contents without a name yet; otherwise like `add`."""
         path = Path(path)
         model, found = _opened(path)
         described = {"format": model.format, "license": model.license} | described
@@ -130,8 +136,8 @@ class Store:
             size = file.stat().st_size
             stored.append(StoredFile(relative, self.put(file, share=share), size))
             done += size
-            progress(f"storing {name}", done, total, unit="bytes")
-        return self.commit(name, Manifest(files=tuple(stored), **described))
+            progress(f"storing {path.name}", done, total, unit="bytes")
+        return Manifest(files=tuple(stored), **described)
 
     def put(self, path: Path, *, share: Share = "copy", digest: str | None = None) -> str:
         """Store one file's content and return its SHA-256.
