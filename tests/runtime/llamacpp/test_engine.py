@@ -214,13 +214,11 @@ class TestRefusals:
             open_engine(short, threads=1)
 
     def test_more_memory_than_there_is(self, smollm2):
-        """The cache of keys and values would take 46 TB: refused at once, and nothing is filled before."""
-        start = time.monotonic()
-        with pytest.raises(EngineError, match=r"context of 2000000000 tokens: .*alloc"):
-            open_engine(smollm2, context=2_000_000_000, threads=1)
-        assert time.monotonic() - start < 30
+        """The cache of keys and values would take 369 GB: refused at once, and nothing is filled before."""
+        with pytest.raises(EngineError, match=r"context of 16000000 tokens: .*alloc"):
+            open_engine(smollm2, context=16_000_000, threads=1)
 
-    @pytest.mark.parametrize("asked", [{"context": 0}, {"context": 1 << 31}, {"threads": 0}])
+    @pytest.mark.parametrize("asked", [{"context": 0}, {"context": (1 << 24) + 1}, {"threads": 0}])
     def test_nonsense(self, smollm2, asked):
         with pytest.raises(UsageError):
             open_engine(smollm2, **asked)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LlamaCpp", "open_engine"]
 
+_LONGEST_CONTEXT = 1 << 24  # beyond it llama.cpp's bookkeeping alone takes gigabytes
+
 # OpenMP threads wait at a barrier after every node of the graph. Measured with SmolLM2 on two cores: spinning
 # on, libgomp's default, costs a busy machine nine tenths of its speed (17 -> 2 tokens/s); sleeping at once
 # costs an idle one more than half (102 -> 42). Spinning briefly is best on both. A backtrace after a failed
@@ -51,8 +53,8 @@ class LlamaCpp(Engine):
 
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file")
-        if not 0 < context < 1 << 31:
-            raise UsageError(f"a context of {context} tokens makes no sense")
+        if not 0 < context <= _LONGEST_CONTEXT:
+            raise UsageError(f"a context of {context} tokens is not between 1 and {_LONGEST_CONTEXT}")
         self.runtime = f"llama.cpp (xllamacpp {library.version()})"
         self.threads = default_threads() if threads is None else threads
         if self.threads < 1:
