@@ -147,22 +147,28 @@ def test_perplexity_of_transformers(reference_9m, reference_gguf, hamlet, tmp_pa
     assert found.value == pytest.approx(expected, rel=2e-4)
 
 
-def test_the_begin_token_takes_the_first_place(monkeypatch):
-    """As in llama-perplexity, when the model wants one; the tokens to predict stay."""
-    from terazi.evaluate.language import _run
-    from terazi.progress import silent
+@pytest.mark.parametrize("pieces", [[2], [1, 1]], ids=["two pieces", "three pieces"])
+def test_windows_and_pieces(pieces, reports):
+    """The begin token takes the first place, as in llama-perplexity; the last position predicts nothing."""
+    from terazi.evaluate.language import _following, _run
 
     class Fake:
         begin_token = 7
 
         def stream_logits(self, windows, *, first):
-            assert windows.tolist() == [[7, 1, 2, 3], [7, 5, 6, 8]]
-            yield from np.zeros((2, 4 - first, 9), np.float32)
+            assert windows.tolist() == [[7, 1, 2, 3, 4], [7, 6, 7, 8, 9]]
+            for window in windows:
+                logits = np.repeat(window[first:, None], 10, axis=1).astype(np.float32)
+                yield from np.split(logits, np.cumsum(pieces)[: len(pieces)])
 
-    cut = np.array([[0, 1, 2, 3], [4, 5, 6, 8]], np.int32)
-    for (logits, following), expected in zip(_run(Fake(), cut, "x", silent), [[3], [8]], strict=True):
-        assert logits.shape == (1, 9)
-        assert following.tolist() == expected
+    cut = np.arange(10, dtype=np.int32).reshape(2, 5)
+    seen = [
+        (int(logits[n, 0]), int(_following(cut)[window, rows][n]))
+        for window, rows, logits in _run(Fake(), cut, "x", reports)
+        for n in range(len(logits))
+    ]
+    assert seen == [(2, 3), (3, 4), (7, 8), (8, 9)]
+    assert [done for _, done, _, _ in reports.calls] == [0, 5, 10]
 
 
 def test_smaller_types_are_further_away(reference_gguf, reference_q2, hamlet, tmp_path):

@@ -61,7 +61,7 @@ def test_weights_beyond_a_types_range_are_refused(make_model, numbers, tmp_path,
     values = numbers(4, 256)
     values[2, 7] = 1e9
     model = make_model({"blk.0.attn_q.weight": values})
-    with pytest.raises(FormatError, match=r"tensor blk\.0\.attn_q\.weight: its values reach 1e\+09"):
+    with pytest.raises(FormatError, match=r"tensor blk\.0\.attn_q\.weight: .* reach 1e\+09"):
         apply(make_plan(model, preset), model, tmp_path / "out.gguf")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,8 @@ def command(
     from terazi import api
 
     folder = output or Path(f"{_word(model)}-{_word(options['device'])}")
-    with progress_bars(enabled=not as_json) as progress:
+    with progress_bars(enabled=not as_json) as bars:
+        progress = bars if sys.stderr.isatty() or as_json else _lines
         study = api.propose(model, progress=progress, **_request(options))
         if dry_run:
             return _show_plan(study, as_json)
@@ -126,6 +128,12 @@ def _settings(options: Mapping[str, Any]) -> Settings:
     settings = Settings(text=options["text"], threads=options["threads"])
     tokens = options["tokens"] or settings.tokens * (8 if options["thorough"] else 1)
     return replace(settings, tokens=tokens, calibrate=options["calibrate"] or options["thorough"])
+
+
+def _lines(task: str, done: int, total: int, *, unit: str = "") -> None:
+    """Report each variant on a line of its own, where there is no terminal to draw bars on."""
+    if task == "variants" and done < total:
+        click.echo(f"measuring variant {done + 1} of {total}", err=True)
 
 
 def _word(text: str) -> str:

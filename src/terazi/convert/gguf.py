@@ -236,8 +236,8 @@ def _pooling(directory: Path) -> int | None:
         said = json.loads((directory / Path(part).name / "config.json").read_text("utf-8"))
         modes = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
         modes = modes or [said["pooling_mode"]]
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise FormatError(file, f"does not say how vectors are pooled: {error!r}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
+        raise FormatError(file, f"does not say how vectors are pooled: {str(error)[:200]}") from None
     if len(modes) != 1 or modes[0] not in _POOLING:
         raise UnsupportedError(f"{file}: llama.cpp cannot pool vectors by {', '.join(map(str, modes))}")
     return _POOLING[modes[0]]

@@ -37,23 +37,30 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, str]:
     tokens = keys.get("tokens")
     if not isinstance(tokens, list) or not tokens:
         raise FormatError("tokenizer.ggml.tokens", "the file has no vocabulary")
-    kinds = np.asarray(keys.get("token_type", np.full(len(tokens), NORMAL)))
-    if kinds.shape != (len(tokens),):
+    if not all(isinstance(token, str) for token in tokens):
+        raise FormatError("tokenizer.ggml.tokens", "not all are text")
+    kinds = keys.get("token_type", np.full(len(tokens), NORMAL))
+    if not isinstance(kinds, np.ndarray) or kinds.shape != (len(tokens),):
         raise FormatError("tokenizer.ggml.token_type", f"does not fit {len(tokens)} tokens")
     makers = {"gpt2": _byte_level, "llama": _pieces, "bert": _wordpiece, "t5": _unigram}
-    if keys.get("model") not in makers:
+    if not isinstance(keys.get("model"), str) or keys["model"] not in makers:
         raise UnsupportedError(
             f"a {str(keys.get('model'))[:40]!r} tokenizer has no counterpart in tokenizer.json"
         )
     description = {"version": "1.0", "truncation": None, "padding": None}
-    description["added_tokens"] = list(_added(tokens, kinds))
-    description |= makers[keys["model"]](keys, tokens, kinds)
-    description["post_processor"] = _around(keys, tokens)
-    stated: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    for key, name in _NAMES.items():
-        if key in keys and 0 <= int(keys[key]) < len(tokens):
-            stated[name] = tokens[int(keys[key])]
-    stated["clean_up_tokenization_spaces"] = False
+    stated: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    try:
+        description["added_tokens"] = list(_added(tokens, kinds))
+        description |= makers[keys["model"]](keys, tokens, kinds)
+        description["post_processor"] = _around(keys, tokens)
+        for key, name in _NAMES.items():
+            if key in keys and 0 <= int(keys[key]) < len(tokens):
+                stated[name] = tokens[int(keys[key])]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise FormatError("tokenizer.ggml", f"the vocabulary is damaged: {str(error)[:200]}") from None
     files = {
         "tokenizer.json": json.dumps(description, ensure_ascii=False),
         "tokenizer_config.json": json.dumps(stated, ensure_ascii=False, indent=2),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from terazi.codecs import dequantize_rows, quantize_rows
+from terazi.codecs import dequantize_rows, quantize_rows, validate_rows
 from terazi.dtypes import dtype
 from terazi.errors import FormatError, UsageError
 from terazi.formats.gguf import Output, write_many
@@ -32,8 +32,6 @@ __all__ = ["apply", "apply_many"]
 
 # Weights that one thread decodes and encodes at a time: its float32 rows stay in a core's own cache.
 _CHUNK_WEIGHTS = 1 << 18
-# Largest float16; scales are stored so, hence larger weights may overflow.
-_SAFE_MAGNITUDE = 32768.0
 
 
 def apply(
@@ -134,7 +132,7 @@ class _Encoder:
             work_off(spans)
             for job in jobs:
                 job.result()
-        except (ValueError, UsageError) as error:
+        except ValueError as error:
             raise FormatError(
                 self.where,
                 f"tensor {source.name}: {error}",
@@ -157,24 +155,21 @@ def _encode_rows(
 ) -> None:
     """Fill ``targets`` (type -> uint8[rows, row_bytes]) from rows of ``source``, in this thread."""
     stored = source.encoded(start, stop)
-    copy = targets.get(source.type)
-    if copy is not None:
-        copy[:] = stored
-    if dtype(source.type).importance == "none":  # integers: nothing to decode or check
-        return
-    x = dequantize_rows(stored, source.type, source.columns, threads=1)
-    if copy is not None and not np.isfinite(x).all():
-        raise ValueError("a value is not finite")
+    x = np.empty((0, source.columns), np.float32)
     rows_per_expert = source.row_count // max(len(importance), 1)
     weights = importance[start // rows_per_expert] if len(importance) else None
+    if targets.keys() - {source.type}:
+        x = dequantize_rows(stored, source.type, source.columns, threads=1)
+        if not np.isfinite(x).all():
+            row, column = np.argwhere(~np.isfinite(x))[0].tolist()
+            raise ValueError(f"the value at row {start + row}, column {column} is not finite")
     for type, target in targets.items():
-        if type == source.type:
-            continue
-        target[:] = quantize_rows(x, type, importance=weights, threads=1)
-        if source.type != "F16" and max(x.max(), -x.min()) > _SAFE_MAGNITUDE:
-            back = dequantize_rows(target, type, source.columns, threads=1)
-            if not np.isfinite(back).all():
-                raise ValueError(f"its values reach {np.abs(x).max():.3g}, more than {type} can hold")
+        target[:] = stored if type == source.type else quantize_rows(x, type, importance=weights, threads=1)
+        try:
+            validate_rows(target, type, source.columns)
+        except FormatError:
+            reach = f": its values reach {np.abs(x).max():.3g}" if x.size else ""
+            raise ValueError(f"not finite as {type}{reach}") from None
 
 
 def _spans(source: Tensor, start: int, stop: int, experts: int) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from terazi.dtypes import dtype
@@ -11,7 +12,7 @@ from terazi.errors import UnsupportedError, UsageError
 from terazi.formats import gguf
 from terazi.model import Artifact
 from terazi.model.memory import kv_cache_bytes, memory_needed
-from terazi.quantize import make_plan, preset
+from terazi.quantize import PRESETS, make_plan, preset
 from terazi.search.candidate import Candidate
 from terazi.search.limits import violations
 
@@ -139,7 +140,16 @@ def _original(source: Model, context: int) -> Proposal:
             raise UnsupportedError(f"{source.path}: weights of type {main} cannot be the reference")
         plan = make_plan(source, _UNQUANTIZED[main])
         return Proposal(candidate=_predicted(source, plan, main, context, source_itself=True), plan=plan)
-    return Proposal(candidate=of_model(source, main, context, source=True), plan=None)
+    label = _preset_in_file(source) or main
+    return Proposal(candidate=of_model(source, label, context, source=True), plan=None)
+
+
+def _preset_in_file(source: Model) -> str | None:
+    """Name the preset that a GGUF file says it was made with."""
+    file_type = source.metadata.get("general.file_type")
+    if not isinstance(file_type, Integral):
+        return None
+    return next((name for name, entry in PRESETS.items() if entry.file_type == file_type), None)
 
 
 def of_model(model: Model, label: str, context: int, *, source: bool = False) -> Candidate:

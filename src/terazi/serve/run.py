@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -60,8 +61,10 @@ def run(
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: object) -> None:
+            """Drain at the first signal; a second Ctrl-C ends at once. Ending is no failure: exit code 0."""
             gateway.draining = True
-            super().handle_exit(sig, frame)  # pyright: ignore[reportArgumentType]
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
 
     if log_requests:
         handler = logging.StreamHandler(sys.stderr)

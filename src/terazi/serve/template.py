@@ -18,7 +18,7 @@ __all__ = ["is_go", "to_jinja"]
 
 _ACTION = re.compile(r"\{\{(-\s)?\s*(.*?)\s*(\s-)?\}\}", re.DOTALL)
 _GO = re.compile(
-    r"\{\{-?\s*(?:(?:if|range|with|else if|json)\b[^}%]*[.$]|\$?\.[A-Z]|\$\w+\s*:=|end\s*-?\}\})"
+    r"\{\{(?:[^}]*[\s(-])?\$?\.[A-Z]\w*|\{\{-?\s*(?:if|else|end|range|with|template|define|block)\b"
 )
 _WORD = re.compile(r'\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\(|\)|[^\s()]+)')
 _LAST = re.compile(r"\$last\s*:=\s*eq\s+\(len\s+\(slice\s+\$?\.Messages\s+\$\w+\)\)\s+1")

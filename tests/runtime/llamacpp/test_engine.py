@@ -87,11 +87,15 @@ class TestLogits:
     def test_a_prompt_in_several_batches_is_one_prompt(self, smollm2):
         code = f"""
             import numpy as np
+            from terazi.runtime.llamacpp import session as module
             from terazi.runtime.llamacpp.session import Session
             session = Session({str(smollm2)!r}, context=256, threads=1)
             tokens = session.tokenize("a long sentence " * 20, add_special=True)
             whole = session.logits(tokens, first=10)
             session._batch_size = 16
+            module._PIECE_VALUES = 5 * session.vocabulary_size
+            lengths = [len(piece) for piece in session.stream(tokens, first=10)]
+            assert max(lengths) == 5, lengths
             pieces = session.logits(tokens, first=10)
             assert whole.shape == pieces.shape
             assert np.abs(whole - pieces).max() < 0.2, np.abs(whole - pieces).max()

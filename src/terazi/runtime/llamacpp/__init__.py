@@ -98,11 +98,14 @@ class LlamaCpp(Engine):
         """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
         import numpy as np
 
-        (logits,) = self.stream_logits(np.asarray(tokens, np.int32)[None], first=first)
-        return logits
+        pieces = list(self.stream_logits(np.asarray(tokens, np.int32)[None], first=first))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def stream_logits(self, windows: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
-        """Yield `logits` per row of int32[n, length]; the child runs the next row meanwhile."""
+        """Yield the logits of int32[n, length] row after row, in pieces of up to 128 MB.
+
+        A piece never spans two rows. The child runs on meanwhile.
+        """
         for message in self._child.stream("logits", windows, first=first):
             yield from message.arrays
 

@@ -81,9 +81,10 @@ class Worker:
         return Message({"text": self.session.detokenize(call.arrays[0])})
 
     def logits(self, call: Message, emit: Emit) -> Message:
-        """One event with logits per row of the array of windows."""
+        """One event per piece of logits, window by window."""
         for window in call.arrays[0]:
-            emit(Message(arrays=[self.session.logits(window, first=call.values["first"])]))
+            for piece in self.session.stream(window, first=call.values["first"]):
+                emit(Message(arrays=[piece]))
         return Message()
 
     def embed(self, call: Message, emit: Emit) -> Message:
