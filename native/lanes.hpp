@@ -50,6 +50,11 @@ TERAZI_INLINE void store(void* p, V value) {
     memcpy(p, &value, sizeof value);
 }
 
+// Asks for the cache line that decoding at `p` will soon write; past the end it does nothing.
+TERAZI_INLINE void prepare_writing([[maybe_unused]] void* p) {
+    if constexpr (W > 4) __builtin_prefetch(static_cast<uint8_t*>(p) + 512, 1);
+}
+
 // W bytes as integers. (GCC 12 converts byte vectors one by one: hence the intrinsics.)
 #if defined(__AVX512F__)
 TERAZI_INLINE I widen(const uint8_t* p) { return (I)_mm512_cvtepu8_epi32(load<__m128i>(p)); }
