@@ -83,15 +83,15 @@ def convert(
     """Write a model in another format: a key of `terazi.convert.TARGETS`, by default what ``output`` ends in.
 
     ``options`` are the target's own, such as ``type="F16"``. Raises `UnsupportedError` for a pair or an
-    architecture that cannot be converted, `FormatError` for a damaged checkpoint, `ExistsError` unless
-    ``force``.
+    architecture that cannot be converted, `UsageError` for an option that the target does not have,
+    `FormatError` for a damaged checkpoint, `ExistsError` unless ``force``.
     """
-    from terazi.convert import converter
-    from terazi.formats import open_model
+    from terazi.convert import check_conversion, converter
     from terazi.model import Model
 
     run = converter(to, output)
     opened = model if isinstance(model, Model) else open_model(model)
+    check_conversion(opened.format, to, output, options)
     return run(opened, output, force=force, progress=progress, **options)
 
 

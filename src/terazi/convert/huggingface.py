@@ -1,7 +1,8 @@
-"""GGUF files as Hugging Face checkpoints: decoded weights, config.json and tokenizer for transformers."""
+"""GGUF files and others as Hugging Face checkpoints: decoded weights, config.json and tokenizer files."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from terazi.convert.huggingface_tokenizer import tokenizer_files
+from terazi.dtypes import dtype
 from terazi.errors import FormatError, UnsupportedError, UsageError
 from terazi.model import Artifact, Model, Tensor
 from terazi.model.arch import architectures
@@ -19,8 +21,9 @@ from terazi.model.arch.rope import rope_back
 from terazi.model.arch.table import Architecture, Field, Source, To, head_size
 from terazi.progress import Progress, silent
 
-__all__ = ["convert", "to_huggingface"]
+__all__ = ["companions", "convert", "to_huggingface"]
 
+_COMPANIONS = (".json", ".txt", ".model", ".jinja")
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _LAYER = re.compile(r"^blk\.(\d+)\.")
 
@@ -33,7 +36,7 @@ def convert(
     force: bool = False,
     progress: Progress = silent,
 ) -> Artifact:
-    """Write a GGUF model as a directory that transformers loads.
+    """Write a GGUF or MLX model, or a checkpoint in another type, as a directory that transformers loads.
 
     ``type`` (F32, F16, BF16) is what all weights become; by default F16 when the file is quantized, otherwise
     what its matrices are stored as. Raises `UnsupportedError` for an architecture without a way back.
@@ -41,28 +44,45 @@ def convert(
     from terazi.formats.huggingface import writer
 
     made = to_huggingface(model, type=type)
-    texts = {"config.json": json.dumps(made.metadata, indent=2)} | tokenizer_files(model.metadata)
+    texts = companions(model) | {"config.json": json.dumps(made.metadata, indent=2)}
     files = writer.write(output, list(made.tensors.values()), texts, force=force, progress=progress)
     label = next(name for name, word in _DTYPES.items() if word == made.metadata["dtype"])
     return Artifact.of_files(files, format="huggingface", label=label, license=model.license)
 
 
 def to_huggingface(model: Model, *, type: str | None = None) -> Model:
-    """Return a GGUF model under Hugging Face's names; weights are decoded only when they are read."""
-    import dataclasses
-
-    if model.format != "gguf":
-        raise UsageError(f"{model.path} is no GGUF file", hint="this is the way back from GGUF")
+    """Return a model under Hugging Face's names in one type; weights are decoded only when they are read."""
     type = type.upper() if type else _usual_type(model)
     if type not in _DTYPES:
         raise UsageError(f"cannot convert to {type}", hint="choose F32, F16 or BF16")
-    table = _table(model)
-    settings = _settings(model, table) | {"dtype": _DTYPES[type]}
-    tensors = {
-        tensor.name: tensor if tensor.type == type else recoded(tensor, type)
-        for tensor in _tensors(model, table, settings)
-    }
-    return dataclasses.replace(model, format="huggingface", metadata=settings, tensors=tensors)
+    if model.format == "gguf":
+        table = _table(model)
+        settings = _settings(model, table)
+        tensors = list(_tensors(model, table, settings))
+    else:
+        packing = ("quantization", "quantization_config", "torch_dtype")
+        settings = {name: value for name, value in model.metadata.items() if name not in packing}
+        tensors = list(model.tensors.values())
+    return dataclasses.replace(
+        model,
+        format="huggingface",
+        metadata=settings | {"dtype": _DTYPES[type]},
+        tensors={tensor.name: _in(type, tensor) for tensor in tensors},
+    )
+
+
+def companions(model: Model) -> dict[str, str | bytes]:
+    """Return what belongs beside config.json, by name: tokenizer, chat template and other settings."""
+    if model.format == "gguf":
+        return dict(tokenizer_files(model.metadata))
+    names = {file: str(file.relative_to(model.path)) for file in model.files if file.suffix in _COMPANIONS}
+    kept = {file: name for file, name in names.items() if name != "config.json" and "index" not in name}
+    return {name: file.read_bytes() for file, name in kept.items()}
+
+
+def _in(type: str, tensor: Tensor) -> Tensor:
+    as_it_is = tensor.type == type or dtype(tensor.type).precision == "exact"
+    return tensor if as_it_is else recoded(tensor, type)
 
 
 def _usual_type(model: Model) -> str:

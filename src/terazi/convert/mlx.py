@@ -43,7 +43,6 @@ FAMILIES = (
 RECIPES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixed_4_6": (4, 6)}
 _DTYPES = {"F32": np.float32, "F16": np.float16}
 _LAYER = re.compile(r"\.(\d+)\.")
-_COPIED = (".json", ".txt", ".model", ".jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +66,17 @@ def convert(  # noqa: PLR0913
     force: bool = False,
     progress: Progress = silent,
 ) -> Artifact:
-    """Write a Hugging Face or GGUF model as a quantized MLX directory.
+    """Write a Hugging Face, GGUF or MLX model as a quantized MLX directory.
 
     ``mode`` is a key of `terazi.codecs.mlx.MODES`; ``recipe`` one of `RECIPES` mixes two widths by layer.
     Scales and what stays unquantized are stored as ``type``, F16 unless given (F32 costs up to a bit per
     weight). Layers whose rows are no whole number of groups stay floats. Raises `UnsupportedError` for other
     families than `FAMILIES`, `UsageError` for what MLX does not know.
     """
+    from terazi.convert.huggingface import companions, to_huggingface
     from terazi.formats.huggingface import writer
 
-    source, texts = _source(model)
+    source = model if model.format == "huggingface" else to_huggingface(model)
     family = str(source.metadata.get("model_type"))
     if family not in FAMILIES:
         raise UnsupportedError(
@@ -89,27 +89,10 @@ def convert(  # noqa: PLR0913
     tensors, layouts = _encoded(source, layout_of, kind)
     settings = _settings(layouts, mode, bits, group_size)
     config = {**source.metadata, "quantization": settings, "quantization_config": settings}
-    texts["config.json"] = json.dumps(config, indent=4, sort_keys=True)
+    texts = companions(model) | {"config.json": json.dumps(config, indent=4, sort_keys=True)}
     files = writer.write(output, tensors, texts, force=force, progress=progress)
     label = recipe or f"{mode}-{settings['bits']}bit-g{settings['group_size']}"
     return Artifact.of_files(files, format="mlx", label=label, license=model.license)
-
-
-def _source(model: Model) -> tuple[Model, dict[str, str]]:
-    """Return the model under Hugging Face's names, and the text files to put beside it."""
-    if model.format == "gguf":
-        from terazi.convert.huggingface import to_huggingface
-        from terazi.convert.huggingface_tokenizer import tokenizer_files
-
-        return to_huggingface(model), dict(tokenizer_files(model.metadata))
-    if model.format != "huggingface":
-        raise UnsupportedError(f"{model.path}: a {model.format} model cannot be converted to MLX")
-    texts = {
-        file.name: file.read_text("utf-8")
-        for file in model.files
-        if file.suffix in _COPIED and file.parent == model.path and file.name != "config.json"
-    }
-    return model, {name: text for name, text in texts.items() if not name.endswith(".index.json")}
 
 
 def _chooser(

@@ -7,6 +7,7 @@ model builder.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from terazi.errors import ExistsError, MissingExtraError, UnsupportedError
+from terazi.errors import ExistsError, MissingExtraError, UnsupportedError, UsageError
 from terazi.model import Artifact
 from terazi.progress import silent
 
@@ -60,42 +61,41 @@ def convert(
     output: Path | str,
     *,
     type: str | None = None,
+    opset: int = OPSET,
     fuse: bool = True,
     force: bool = False,
     progress: Progress = silent,
 ) -> Artifact:
-    """Export a Hugging Face checkpoint into the directory ``output`` (model.onnx and tokenizer files).
+    """Export a checkpoint into the directory ``output`` (model.onnx and tokenizer files).
 
+    GGUF and MLX models are decoded into a checkpoint on the way; an ONNX model is checked and optimized.
     ``fuse`` merges normalisation, activation and bias operators, which leaves matrices free to be quantized.
-    ``type`` is F32, or for decoders also F16, INT8 or INT4 as onnxruntime-genai's builder makes them. Raises
-    `MissingExtraError` without torch, transformers or onnxruntime-genai, and `UnsupportedError` with the
-    exporter's reason for an architecture that it cannot export.
+    ``type`` is F32, or for decoders also F16, INT8 or INT4 as onnxruntime-genai's builder makes them;
+    ``opset`` is not the builder's to choose. Raises `MissingExtraError` without torch, transformers or
+    onnxruntime-genai, and `UnsupportedError` with the exporter's reason for an architecture that it cannot
+    export.
     """
+    if model.format == "onnx":
+        return _optimize(model, Path(output), type, fuse=fuse, force=force)
     if model.format != "huggingface":
-        raise UnsupportedError(
-            f"{model.path}: a {model.format} model cannot be exported to ONNX",
-            hint="give the Hugging Face directory it was made from",
-        )
+        with _decoded(model) as checkpoint:
+            return convert(checkpoint, output, type=type, opset=opset, fuse=fuse, force=force)
     type = (type or "F32").upper()
     architecture = str((model.metadata.get("architectures") or [""])[0])
     with _directory(Path(output), force) as directory:
         if architecture.endswith(("ForCausalLM", "LMHeadModel")):
             _export_decoder(model, directory, type)
         else:
-            _export_encoder(model, architecture, directory)
+            if type != "F32":
+                raise UnsupportedError(
+                    f"{model.path}: this model is exported in F32, not {type}",
+                    hint="`terazi quantize` makes smaller ONNX types of the export",
+                )
+            _export_encoder(model, architecture, directory, opset)
             if fuse:
                 _fuse(model, directory / "model.onnx")
-        for file in model.files:
-            target = directory / file.relative_to(model.path)
-            if file.suffix in _COMPANIONS and not target.exists():
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(file, target)
-    return Artifact.of_directory(
-        Path(output),
-        format="onnx",
-        label=type,
-        license=model.license,
-    )
+        _copy_companions(model, model.path, directory)
+    return Artifact.of_directory(Path(output), format="onnx", label=type, license=model.license)
 
 
 def export_module(
@@ -158,7 +158,44 @@ def _directory(output: Path, force: bool) -> Iterator[Path]:
         directory.rename(output)
 
 
-def _export_encoder(model: Model, architecture: str, directory: Path) -> None:
+@contextlib.contextmanager
+def _decoded(model: Model) -> Iterator[Model]:
+    """Write a quantized model's weights as a checkpoint that lives until the block ends."""
+    from terazi.convert import huggingface
+    from terazi.formats import open_model
+
+    with tempfile.TemporaryDirectory(prefix="terazi-") as temporary:
+        directory = Path(temporary) / model.name
+        huggingface.convert(model, directory, type="F32")
+        yield dataclasses.replace(open_model(directory), license=model.license)
+
+
+def _optimize(model: Model, output: Path, type: str | None, *, fuse: bool, force: bool) -> Artifact:
+    """Check a graph from anywhere, fold constants, fuse operators where it is a known family."""
+    from terazi.convert.onnx_fusion import FAMILIES, check, fold
+    from terazi.formats.onnx import graph_file
+
+    if type is not None:
+        raise UsageError("a graph keeps its types here", hint="`terazi quantize --type float16` halves them")
+    source = graph_file(model.path)
+    check(source)
+    with _directory(output, force) as directory:
+        fold(source, directory / "model.onnx")
+        if fuse and model.config.architecture in FAMILIES:
+            _fuse(model, directory / "model.onnx")
+        _copy_companions(model, source.parent, directory)
+    return Artifact.of_directory(output, format="onnx", label="optimized", license=model.license)
+
+
+def _copy_companions(model: Model, origin: Path, directory: Path) -> None:
+    for file in model.files:
+        target = directory / file.relative_to(origin)
+        if file.suffix in _COMPANIONS and not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+def _export_encoder(model: Model, architecture: str, directory: Path, opset: int) -> None:
     try:
         import transformers
     except ImportError:
@@ -183,14 +220,15 @@ def _export_encoder(model: Model, architecture: str, directory: Path) -> None:
         directory / "model.onnx",
         outputs=(task.output,),
         dynamic={**dict.fromkeys(inputs, axes), task.output: axes if per_token else {0: "batch"}},
+        opset=opset,
     )
 
 
 def _fuse(model: Model, file: Path) -> None:
     from terazi.convert.onnx_fusion import optimize
 
-    family, config = str(model.metadata.get("model_type")), model.config
-    fused = optimize(file, family=family, heads=config.head_count, width=config.embedding_length)
+    config = model.config
+    fused = optimize(file, family=config.architecture, heads=config.head_count, width=config.embedding_length)
     file.write_bytes(fused.SerializeToString())
 
 

@@ -1,22 +1,22 @@
-"""Operator fusion in ONNX graphs, by onnxruntime's transformer optimizer."""
+"""Checking ONNX graphs and making them smaller: constants folded by onnxruntime, operators fused."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
-from terazi.errors import MissingExtraError
+from terazi.errors import FormatError, MissingExtraError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from onnx import ModelProto
 
-__all__ = ["optimize"]
+__all__ = ["FAMILIES", "check", "fold", "optimize"]
 
 _CONTRIB = "com.microsoft"  # where fused operators live
 # Families that onnxruntime's transformer optimizer knows, by config.json's model_type.
-_FUSION = {
+FAMILIES = {
     "bert": "bert",
     "distilbert": "bert",
     "roberta": "bert",
@@ -39,9 +39,9 @@ def optimize(
         from onnxruntime.transformers.fusion_options import FusionOptions
     except ImportError:
         raise MissingExtraError("optimizing ONNX graphs", "onnx") from None
-    kind = _FUSION.get(family, "bert")
+    kind = FAMILIES.get(family, "bert")
     options = FusionOptions(kind)
-    options.enable_attention = options.enable_embed_layer_norm = fuse_attention and family in _FUSION
+    options.enable_attention = options.enable_embed_layer_norm = fuse_attention and family in FAMILIES
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)  # one line per node
     try:
@@ -58,3 +58,33 @@ def optimize(
     if all(entry.domain != _CONTRIB for entry in result.model.opset_import):
         result.model.opset_import.add(domain=_CONTRIB, version=1)
     return result.model
+
+
+def check(path: Path) -> None:
+    """Run the ONNX checker with shape inference. Raises `FormatError` with its first line."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtraError("checking ONNX graphs", "onnx") from None
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise FormatError(path, f"the ONNX checker refuses it: {reason}") from None
+
+
+def fold(path: Path, output: Path) -> None:
+    """Let onnxruntime fold constants and drop what does nothing, in standard operators; writes ``output``."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("optimizing ONNX graphs", "onnx") from None
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(output)
+    options.log_severity_level = 3
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise FormatError(path, f"onnxruntime cannot load it: {reason}") from None

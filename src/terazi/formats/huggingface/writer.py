@@ -25,13 +25,13 @@ _TYPES = {"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64", "U8", "U32"}
 def write(
     directory: Path | str,
     tensors: Sequence[Tensor],
-    files: Mapping[str, str],
+    files: Mapping[str, str | bytes],
     *,
     force: bool = False,
     shard_bytes: int = _SHARD_BYTES,
     progress: Progress = silent,
 ) -> tuple[Path, ...]:
-    """Write ``tensors`` and the texts ``files`` (name -> content) into ``directory``; returns all files.
+    """Write ``tensors`` and ``files`` (name -> content) into ``directory``; returns all files.
 
     Weights beyond ``shard_bytes`` go to several files with an index. Nothing appears before all is written.
     Raises `ExistsError` for a directory that is not empty unless ``force``, which replaces files of the same
@@ -48,7 +48,9 @@ def write(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
         made = _write_weights(Path(temporary), _shards(tensors, shard_bytes), progress)
         for name, content in files.items():
-            (Path(temporary) / name).write_text(content, "utf-8")
+            file = Path(temporary) / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
             made.append(name)
         directory.mkdir(exist_ok=True)
         for stale in {
@@ -57,6 +59,7 @@ def write(
         }:
             stale.unlink()
         for name in made:
+            (directory / name).parent.mkdir(exist_ok=True)
             shutil.move(Path(temporary) / name, directory / name)
     return tuple(directory / name for name in made)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from terazi.errors import MissingExtraError, NotFoundError, UnsupportedError
 from terazi.runtime.engine import Engine, default_threads
+from terazi.runtime.onnxruntime.language import LanguageModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,18 +16,22 @@ if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto
 
-__all__ = ["OnnxRuntime", "open_engine", "open_graph"]
+__all__ = ["LanguageModel", "OnnxRuntime", "open_engine", "open_graph"]
 
 
 def open_engine(
     path: Path | str, *, context: int = 512, threads: int | None = None, timeout: float = 600
-) -> OnnxRuntime:
+) -> OnnxRuntime | LanguageModel:
     """Load an .onnx file (or a directory with model.onnx) into onnxruntime's CPU provider.
 
-    ``context`` cuts longer texts. Raises `MissingExtraError` without onnxruntime and `EngineError` with its
+    A directory with genai_config.json is a language model and runs in onnxruntime-genai. ``context`` cuts
+    longer texts of the others. Raises `MissingExtraError` without the runtime and `EngineError` with its
     reason when the model cannot be loaded.
     """
-    return OnnxRuntime(Path(path), context=context, threads=threads, timeout=timeout)
+    path = Path(path)
+    if (path / "genai_config.json").is_file():
+        return LanguageModel(path, context=context, threads=threads, timeout=timeout)
+    return OnnxRuntime(path, context=context, threads=threads, timeout=timeout)
 
 
 @contextmanager
@@ -42,7 +47,7 @@ def open_graph(graph: ModelProto, beside: Path, *, threads: int | None = None) -
             if (beside.parent / name).is_file():
                 (path.parent / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(beside.parent / name, path.parent / name)
-        with open_engine(path, context=128, threads=threads) as engine:
+        with OnnxRuntime(path, context=128, threads=threads, timeout=600) as engine:
             yield engine
 
 
