@@ -215,7 +215,7 @@ def _clean(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
-    return _clean(value.item()) if hasattr(value, "item") else str(value)
+    return _clean(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 _DIRECTION = {*range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
