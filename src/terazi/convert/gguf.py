@@ -120,7 +120,7 @@ def _tensors(model: Model, table: Architecture, values: Mapping[str, Any]) -> It
         for name, numbers, part in _named(tensor, table, values):
             found.setdefault(name, []).append((numbers, part))
     for tensor in table.extra(values):
-        found.setdefault(tensor.name, []).append(((), tensor))
+        found.setdefault(tensor.name, [((), tensor)])
     if values.get("tie_word_embeddings", False) and "token_embd.weight" in found:
         found.pop("output.weight", None)
     if not found:
@@ -132,7 +132,7 @@ def _tensors(model: Model, table: Architecture, values: Mapping[str, Any]) -> It
 def _named(
     tensor: Tensor, table: Architecture, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
-    """Look one Hugging Face tensor up; yields the GGUF name, further numbers (experts) and the weights."""
+    """Look one Hugging Face tensor up; yields the GGUF name, the numbers (layer, expert) and the weights."""
     name = _WRAPPERS.sub("", tensor.name)
     if _OTHER_PARTS.search(tensor.name) or name.startswith(table.ignored or ("\0",)):
         return
@@ -155,7 +155,7 @@ def _named(
     for target in targets if isinstance(targets, tuple) else (targets,):
         base, change = (target.name, target.change) if isinstance(target, To) else (target, None)
         made = change.make(tensor, Source(values, numbers)) if change else tensor
-        yield (f"{base}.{suffix}" if suffix else base).format(*numbers), numbers[1:], made
+        yield (f"{base}.{suffix}" if suffix else base).format(*numbers), numbers, made
 
 
 def _joined(name: str, parts: Sequence[Tensor]) -> Tensor:

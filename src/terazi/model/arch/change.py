@@ -24,6 +24,7 @@ __all__ = [
     "flat",
     "interleaved",
     "mapped",
+    "padded_rows",
     "part",
     "plus_one",
     "recoded",
@@ -175,6 +176,25 @@ def skipping_rows(count: Callable[[Source], int]) -> Change:
     return Change(
         lambda tensor, source: tensor.taking_rows(np.arange(count(source), tensor.shape[0])),
     )
+
+
+def padded_rows(height: str) -> Change:
+    """Add rows of zeros up to the number that the setting ``height`` names."""
+
+    def make(tensor: Tensor, source: Source) -> Tensor:
+        wanted, rows = source.settings.get(height), tensor.shape[0]
+        if not isinstance(wanted, int) or wanted <= rows or len(tensor.shape) != 2:
+            return tensor
+        if wanted > 2 * rows:
+            raise FormatError(tensor.name, f"{rows} rows are far from the {wanted} that {height} names")
+
+        def read(start: int, stop: int) -> np.ndarray:
+            kept = tensor.read(min(start, rows), min(stop, rows))
+            return np.concatenate([kept, np.zeros((stop - start - len(kept), tensor.row_bytes), np.uint8)])
+
+        return Tensor(name=tensor.name, shape=(wanted, tensor.columns), type=tensor.type, read=read)
+
+    return Change(make)
 
 
 def _swap(tensor: Tensor, source: Source) -> Tensor:

@@ -10,7 +10,7 @@ from terazi.model.arch.qwen import QUERY_KEY_NORMS
 from terazi.model.arch.rope import rope_value
 from terazi.model.arch.table import Architecture, Back, Settings, To, integer, layers_of_kind, real
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "GELU", "WINDOWED"]
 
 GELU = {"hidden_activation": ("gelu_pytorch_tanh",)}
 

@@ -87,11 +87,11 @@ class Architecture:
     number written ``{}``, to one GGUF name or several. ``None`` means that llama.cpp does without it. When
     several sources share a GGUF name (experts), they are stacked along a new first axis.
 
-    ``extra`` makes tensors from the configuration alone, ``full_precision`` are GGUF names that must be F32,
-    ``ignored`` are prefixes of heads that llama.cpp does not use, ``tokenizer`` adds to the tokenizer's keys.
-    ``when`` tells tables of the same class apart. ``expects`` lists settings that llama.cpp's graph fixes,
-    with the values it takes: anything else would give wrong answers and is refused. With ``back``, GGUF
-    files of this architecture can become a checkpoint of the first of ``classes``.
+    ``extra`` makes tensors that the checkpoint lacks from the configuration, ``full_precision`` are GGUF
+    names that must be F32, ``ignored`` are prefixes of heads that llama.cpp does not use, ``tokenizer`` adds
+    to the tokenizer's keys. ``when`` tells tables of the same class apart. ``expects`` lists settings that
+    llama.cpp's graph fixes, with the values it takes: anything else would give wrong answers and is refused.
+    With ``back``, GGUF files of this architecture can become a checkpoint of the first of ``classes``.
     """
 
     name: str
