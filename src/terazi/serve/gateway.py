@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import re
+import secrets
 import time
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -74,7 +75,9 @@ def application(gateway: Gateway) -> ASGIApp:
         if "text/html" not in request.headers.get("accept", ""):
             return PlainTextResponse("Terazi is running")
         page = files("terazi.serve").joinpath("chat.html").read_text(encoding="utf-8")
-        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
+        nonce = secrets.token_urlsafe(16)
+        policy = _POLICY.replace("NONCE", nonce)
+        return HTMLResponse(page.replace("NONCE", nonce), headers={"Content-Security-Policy": policy})
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -120,8 +123,8 @@ def application(gateway: Gateway) -> ASGIApp:
 
 
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src 'nonce-NONCE'; style-src 'nonce-NONCE'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 
 
