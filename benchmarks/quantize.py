@@ -23,6 +23,7 @@ from terazi.dtypes import TYPES, DType, dtype
 COLUMNS = 4096
 WEIGHTS = 1 << 21  # a quarter of it for the slow types
 CACHED = 1 << 18  # weights to decode
+ENCODED = [kind.name for kind in TYPES.values() if kind.importance != "none" and kind.name != "F32"]
 ROUNDS = 5
 TURN_SECONDS = 0.05  # what one timed turn should at least take
 
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--without-importance", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
-    chosen = [dtype(name) for name in options.types] or [t for t in TYPES.values() if t.importance != "none"]
+    chosen = [dtype(name) for name in options.types or ENCODED]
     results = {kind.name: measure(kind, options.sets, not options.without_importance) for kind in chosen}
     print(f"{cpu()}, one thread, million weights per second (times ggml), rows of {COLUMNS}")
     print("importance: " + ("no" if options.without_importance else "given"))

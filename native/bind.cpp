@@ -5,7 +5,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstdlib>
 #include <optional>
 #include <stdexcept>
 
@@ -110,5 +109,4 @@ NB_MODULE(_native, module) {
     module.def("instruction_sets", &instruction_sets);
     module.def("instruction_set", &instruction_set);
     module.def("use_instruction_set", &choose, "name"_a);
-    if (const char* forced = std::getenv("TERAZI_SIMD"); forced && *forced) choose(forced);
 }

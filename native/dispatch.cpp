@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #if defined(__linux__)
 #include <sched.h>
@@ -118,7 +120,11 @@ void for_row_spans(int64_t rows, int64_t columns, int threads,
         }
     };
     std::vector<std::thread> helpers;
-    for (int64_t k = 1; k < std::min(workers, spans); ++k) helpers.emplace_back(run);
+    try {
+        for (int64_t k = 1; k < std::min(workers, spans); ++k) helpers.emplace_back(run);
+    } catch (const std::system_error&) {
+        // The system gives no more threads: those that started share the work.
+    }
     run();
     for (auto& helper : helpers) helper.join();
     if (failure) std::rethrow_exception(failure);

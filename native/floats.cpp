@@ -19,7 +19,10 @@ TERAZI_INLINE void map(const void* from, void* to, int64_t count, Convert conver
     auto source = static_cast<const uint8_t*>(from);
     auto target = static_cast<uint8_t*>(to);
     int64_t i = 0;
-    for (; i + W <= count; i += W, source += IN, target += OUT) store(target, convert(load<From>(source)));
+    for (; i + W <= count; i += W, source += IN, target += OUT) {
+        prepare_writing(target);
+        store(target, convert(load<From>(source)));
+    }
     if (i < count) {
         From last{};
         memcpy(&last, source, size_t(count - i) * IN / W);

@@ -25,7 +25,7 @@ TERAZI_INLINE uint16_t float_to_half(float x) {
 #else
     const uint32_t all = bits<uint32_t>(x), sign = all >> 16 & 0x8000;
     uint32_t magnitude = all & 0x7fffffff;
-    if (magnitude > 0x7f800000) return uint16_t(sign | 0x7e00);
+    if (magnitude > 0x7f800000) return 0xfe00;  // NaN made by overflow: x86 sets its sign
     if (magnitude >= 0x47800000) return uint16_t(sign | 0x7c00);
     if (magnitude < 0x38800000)  // subnormal: adding 0.5 rounds in the right place
         return uint16_t(sign | (bits<uint32_t>(bits<float>(magnitude) + 0.5f) - 0x3f000000));

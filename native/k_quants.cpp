@@ -57,7 +57,8 @@ TERAZI_INLINE void spread_scales(Scales<T::BLOCKS>& scales, const F* values) {
     const F top = largest(values, T::BLOCKS);
     const Mask some = less(splat(0.f), top);
     const F inverse = select(some, splat(float(T::SCALE_MAX)) / top, splat(0.f));
-    for (int j = 0; j < T::BLOCKS; ++j) scales.codes[j] = select(some, nearest_int(inverse * values[j]) & 0xff, splat(0));
+    for (int j = 0; j < T::BLOCKS; ++j)
+        scales.codes[j] = select(some, nearest_int(inverse * values[j]) & 0xff, splat(0));
     scales.step = top / splat(float(T::SCALE_MAX));
 }
 
@@ -220,42 +221,53 @@ TERAZI_INLINE void round_symmetric(I* codes, const F* x, F step, int n) {
     }
 }
 
-// Q3_K without importance (`make_q3_quants`): changes one code at a time while that helps. Fills the stored codes.
-TERAZI_INLINE F descend(I* codes, const F* x) {
+// Q3_K without importance (`make_q3_quants`): changes one code at a time while that helps. Fits BLOCKS blocks side by
+// side, since each change waits for a division; fills the stored codes.
+template <int BLOCKS>
+TERAZI_INLINE void descend(I* codes, F* scales, const F* x) {
     constexpr int N = 16, NMAX = 4;
-    F magnitude, w[N], wx[N];
-    F peak = signed_peak(x, N, magnitude);
-    const Mask zero = less(magnitude, splat(SMALLEST_PEAK));
-    const F inverse = splat(-float(NMAX)) / select(zero, splat(1.f), peak);
-    F lx = splat(0.f), l2 = splat(0.f);
-    for (int i = 0; i < N; ++i) {
-        codes[i] = clamp(nearest_int(inverse * x[i]), -NMAX, NMAX - 1);
-        w[i] = x[i] * x[i];
-        wx[i] = w[i] * x[i];
-        lx += wx[i] * to_float(codes[i]);
-        l2 += w[i] * to_float(codes[i]) * to_float(codes[i]);
-    }
-    for (int sweep = 0; sweep < 5; ++sweep) {
-        bool changed = false;
-        for (int i = 0; i < N; ++i) {
-            const F code = to_float(codes[i]);
-            F new_lx = lx - wx[i] * code, new_l2 = l2 - w[i] * code * code;
-            const Mask usable = less(splat(0.f), new_lx);
-            const I new_code = clamp(nearest_int(x[i] * new_l2 / new_lx), -NMAX, NMAX - 1);
-            const F value = to_float(new_code);
-            new_lx += wx[i] * value;
-            new_l2 += w[i] * value * value;
-            const Mask better = usable & invert(equal(new_code, codes[i])) & less(splat(0.f), new_l2) &
-                                less(lx * lx * new_l2, new_lx * new_lx * l2);
-            codes[i] = select(better, new_code, codes[i]);
-            lx = select(better, new_lx, lx);
-            l2 = select(better, new_l2, l2);
-            changed |= any(better);
+    F w[BLOCKS * N], wx[BLOCKS * N], lx[BLOCKS], l2[BLOCKS];
+    Mask zero[BLOCKS];
+    for (int b = 0; b < BLOCKS; ++b) {
+        F magnitude;
+        const F peak = signed_peak(x + b * N, N, magnitude);
+        zero[b] = less(magnitude, splat(SMALLEST_PEAK));
+        const F inverse = splat(-float(NMAX)) / select(zero[b], splat(1.f), peak);
+        lx[b] = l2[b] = splat(0.f);
+        for (int i = b * N; i < (b + 1) * N; ++i) {
+            codes[i] = clamp(nearest_int(inverse * x[i]), -NMAX, NMAX - 1);
+            w[i] = x[i] * x[i];
+            wx[i] = w[i] * x[i];
+            lx[b] += wx[i] * to_float(codes[i]);
+            l2[b] += w[i] * to_float(codes[i]) * to_float(codes[i]);
         }
-        if (!changed) break;
     }
-    for (int i = 0; i < N; ++i) codes[i] = select(zero, splat(0), codes[i] + NMAX);
-    return select(zero, splat(0.f), select(less(splat(0.f), l2), lx / l2, splat(0.f)));
+    bool changed = true;
+    for (int sweep = 0; sweep < 5 && changed; ++sweep) {
+        changed = false;
+        for (int place = 0; place < N; ++place)
+            for (int b = 0; b < BLOCKS; ++b) {
+                const int i = b * N + place;
+                const F code = to_float(codes[i]);
+                F new_lx = lx[b] - wx[i] * code, new_l2 = l2[b] - w[i] * code * code;
+                const Mask usable = less(splat(0.f), new_lx);
+                const I new_code = clamp(nearest_int(x[i] * new_l2 / new_lx), -NMAX, NMAX - 1);
+                const F value = to_float(new_code);
+                new_lx += wx[i] * value;
+                new_l2 += w[i] * value * value;
+                const Mask better = usable & invert(equal(new_code, codes[i])) & less(splat(0.f), new_l2) &
+                                    less(lx[b] * lx[b] * new_l2, new_lx * new_lx * l2[b]);
+                codes[i] = select(better, new_code, codes[i]);
+                lx[b] = select(better, new_lx, lx[b]);
+                l2[b] = select(better, new_l2, l2[b]);
+                changed |= any(better);
+            }
+    }
+    for (int b = 0; b < BLOCKS; ++b) {
+        for (int i = b * N; i < (b + 1) * N; ++i) codes[i] = select(zero[b], splat(0), codes[i] + NMAX);
+        const Mask fitted = less(splat(0.f), l2[b]) & invert(zero[b]);
+        scales[b] = select(fitted, lx[b] / l2[b], splat(0.f));
+    }
 }
 
 TERAZI_INLINE void encode_q3_k(const Batch& batch) {
@@ -277,7 +289,7 @@ TERAZI_INLINE void encode_q3_k(const Batch& batch) {
         for (int j = 0; j < BLOCKS; ++j) scale_codes[j] = Symmetric::stored<32>(fit, scales[j]);
         step = fit.scale;
     } else {
-        for (int j = 0; j < BLOCKS; ++j) scales[j] = descend(codes + j * N, x + j * N);
+        for (int j = 0; j < BLOCKS; j += GROUP) descend<GROUP>(codes + j * N, scales + j, x + j * N);
         F magnitude;
         const F peak = signed_peak(scales, BLOCKS, magnitude);
         const Mask some = differ(peak, splat(0.f));

@@ -53,6 +53,11 @@ TERAZI_INLINE void store(void* p, V value) {
     memcpy(p, &value, sizeof value);
 }
 
+// Asks for the cache line that decoding at `p` will soon write; past the end it does nothing.
+TERAZI_INLINE void prepare_writing([[maybe_unused]] void* p) {
+    if constexpr (W > 4) __builtin_prefetch(static_cast<uint8_t*>(p) + 512, 1);
+}
+
 // W bytes as integers. (GCC 12 converts byte vectors one by one: hence the intrinsics.)
 #if defined(__AVX512F__)
 TERAZI_INLINE I widen(const uint8_t* p) { return (I)_mm512_cvtepu8_epi32(load<__m128i>(p)); }
@@ -63,8 +68,15 @@ TERAZI_INLINE I widen_signed(const uint8_t* p) {
     return (I)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(load<int64_t>(p)));
 }
 #else
-TERAZI_INLINE I widen(const uint8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
-TERAZI_INLINE I widen_signed(const uint8_t* p) { return I{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}; }
+TERAZI_INLINE I widen(const uint8_t* p) {
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    typedef uint16_t Words __attribute__((vector_size(16)));
+    const Bytes bytes = bits<Bytes>(I{load<int32_t>(p)});
+    const Words words = bits<Words>(__builtin_shufflevector(  // zeros between, twice
+        bytes, Bytes{}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+    return bits<I>(__builtin_shufflevector(words, Words{}, 0, 8, 1, 9, 2, 10, 3, 11));
+}
+TERAZI_INLINE I widen_signed(const uint8_t* p) { return widen(p) << 24 >> 24; }
 #endif
 // The low bytes of 32 integers.
 TERAZI_INLINE void store_low_bytes(uint8_t* p, const I* values) {

@@ -176,6 +176,8 @@ template <int HEADER>
 void dequantize_q8(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     for (int64_t blocks = rows * columns / N; blocks > 0; --blocks, q += HEADER + N, out += N) {
         const F scale = splat(load_half(q));
+        prepare_writing(out);
+        prepare_writing(out + 16);
         for (int j = 0; j < N; j += W) store(out + j, to_float(widen_signed(q + HEADER + j)) * scale);
     }
 }

@@ -152,7 +152,7 @@ struct AffineSearch {
     template <Rounding R>
     TERAZI_INLINE F code(F value) const {
         if constexpr (R == EXACT) return to_float(clamp(nearest_int(value), 0, NMAX));
-        if constexpr (R == FAST) return clamp(nearest_float(value), 0, NMAX);
+        if constexpr (R == FAST) return clamp(nearest_float(value), 0.f, float(NMAX));
         return max(nearest_float(value), splat(0.f));
     }
 

@@ -10,6 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Other work on the machine must not decide whether a test passes.
+settings.register_profile("terazi", deadline=None)
+settings.load_profile("terazi")
 
 CACHE = Path(os.environ.get("TERAZI_TEST_CACHE", Path.home() / ".cache" / "terazi-tests"))
 SHARED = Path(os.environ.get("TERAZI_SHARED", Path(__file__).parents[2] / "shared"))
@@ -87,3 +92,17 @@ def wikitext() -> Path:
     if not path.is_file():
         pytest.skip(f"{path} is not on this machine")
     return path
+
+
+@pytest.fixture(scope="session")
+def two_layers(smollm2, tmp_path_factory) -> Path:
+    """The first two of SmolLM2's 30 layers, with its tokenizer and template: quick to run, talks nonsense."""
+    import numpy as np
+
+    from terazi.formats import open_model
+    from terazi.formats.gguf import write
+
+    model = open_model(smollm2)
+    kept = [t for n, t in model.tensors.items() if not n.startswith("blk.") or n.split(".")[1] in ("0", "1")]
+    metadata = {**model.metadata, "llama.block_count": np.uint32(2), "general.name": "Two layers"}
+    return write(tmp_path_factory.mktemp("two-layers") / "two-layers-Q4_1.gguf", metadata, kept)

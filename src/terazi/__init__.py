@@ -8,7 +8,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from terazi.api import convert, evaluate, inspect, open_model, quantize, quantize_collection
+    from terazi.api import (
+        calibrate,
+        compare,
+        convert,
+        evaluate,
+        inspect,
+        open_model,
+        optimize,
+        propose,
+        quantize,
+        quantize_collection,
+    )
     from terazi.codecs import dequantize_rows, quantize_rows
     from terazi.dtypes import TYPES
     from terazi.errors import TeraziError
@@ -16,11 +27,15 @@ if TYPE_CHECKING:
 __all__ = [
     "TYPES",
     "TeraziError",
+    "calibrate",
+    "compare",
     "convert",
     "dequantize_rows",
     "evaluate",
     "inspect",
     "open_model",
+    "optimize",
+    "propose",
     "quantize",
     "quantize_collection",
     "quantize_rows",
@@ -30,11 +45,15 @@ __all__ = [
 _HOME = {
     "TYPES": "terazi.dtypes",
     "TeraziError": "terazi.errors",
+    "calibrate": "terazi.api",
+    "compare": "terazi.api",
     "convert": "terazi.api",
     "dequantize_rows": "terazi.codecs",
     "evaluate": "terazi.api",
     "inspect": "terazi.api",
     "open_model": "terazi.api",
+    "optimize": "terazi.api",
+    "propose": "terazi.api",
     "quantize": "terazi.api",
     "quantize_collection": "terazi.api",
     "quantize_rows": "terazi.codecs",

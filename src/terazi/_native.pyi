@@ -29,4 +29,4 @@ def instruction_set() -> str:
     """The one in use."""
 
 def use_instruction_set(name: str) -> None:
-    """Make every later call use ``name``; the environment variable TERAZI_SIMD does so at import."""
+    """Make every later call use ``name``; raises ValueError when this CPU does not have it."""

@@ -11,13 +11,64 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from terazi.calibrate import Calibration
+    from terazi.devices import Budget
     from terazi.evaluate import Measurement
     from terazi.model import Artifact, Model
     from terazi.model.description import Description
     from terazi.model.license import Use
     from terazi.quantize import Plan
+    from terazi.search import Recommendation, Settings, Study
 
-__all__ = ["convert", "evaluate", "inspect", "open_model", "quantize", "quantize_collection"]
+__all__ = [
+    "calibrate",
+    "compare",
+    "convert",
+    "evaluate",
+    "inspect",
+    "open_model",
+    "optimize",
+    "propose",
+    "quantize",
+    "quantize_collection",
+]
+
+
+def calibrate(
+    model: Path | str,
+    text: Path | str | None = None,
+    *,
+    output: Path | str | None = None,
+    earlier: Sequence[Path | str] = (),
+    force: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> Calibration:
+    """Observe which columns of a model's weights matter, and write that as llama.cpp's importance matrix.
+
+    ``text`` is a file, by default half of Python's language reference. ``earlier`` names importance matrices
+    to add. ``options`` are those of `terazi.calibrate.collect`: ``context``, ``chunks``, ``output_tensor``,
+    ``threads``. An interrupted run with an ``output`` continues where it was. Raises `ExistsError` unless
+    ``force``.
+    """
+    from pathlib import Path
+
+    from terazi.calibrate import calibration_corpus, collect, load, merge, read_corpus, save
+    from terazi.errors import ExistsError
+    from terazi.registry import resolve_model
+
+    target = Path(output) if output is not None else None
+    if target is not None and target.exists() and not force:
+        raise ExistsError(target)
+    corpus = read_corpus(text) if text is not None else calibration_corpus()
+    loaded = [load(path) for path in earlier]
+    state = target.with_name(f"{target.name}.partial") if target else None
+    found = collect(
+        resolve_model(model, progress=progress), corpus, state=state, progress=progress, **options
+    )
+    found = merge([found, *loaded]) if loaded else found
+    if target is not None:
+        save(target, found, force=force)
+    return found
 
 
 def convert(
@@ -32,15 +83,15 @@ def convert(
     """Write a model in another format: a key of `terazi.convert.TARGETS`, by default what ``output`` ends in.
 
     ``options`` are the target's own, such as ``type="F16"``. Raises `UnsupportedError` for a pair or an
-    architecture that cannot be converted, `FormatError` for a damaged checkpoint, `ExistsError` unless
-    ``force``.
+    architecture that cannot be converted, `UsageError` for an option that the target does not have,
+    `FormatError` for a damaged checkpoint, `ExistsError` unless ``force``.
     """
-    from terazi.convert import converter
-    from terazi.formats import open_model
+    from terazi.convert import check_conversion, converter
     from terazi.model import Model
 
     run = converter(to, output)
     opened = model if isinstance(model, Model) else open_model(model)
+    check_conversion(opened.format, to, output, options)
     return run(opened, output, force=force, progress=progress, **options)
 
 
@@ -101,9 +152,10 @@ def quantize(
 ) -> Artifact:
     """Write a smaller file of a model. GGUF presets give the bytes of llama.cpp's own tool.
 
-    ``recipe`` is a preset's name, a finished plan, or an ONNX recipe (`terazi.quantize.onnx`) for ONNX models. ``calibration`` weighs the rounding. ``options`` are
-    those of `terazi.quantize.make_plan`: ``overrides``, ``pure``, ``keep_split`` and so on. Raises
-    `UsageError` for what cannot be, `FormatError` for damaged weights, `ExistsError` unless ``force``.
+    ``recipe`` is a preset's name, a finished plan, or an ONNX recipe (`terazi.quantize.onnx`) for ONNX
+    models. ``calibration`` weighs the rounding. ``options`` are those of `terazi.quantize.make_plan`:
+    ``overrides``, ``pure``, ``keep_split`` and so on. Raises `UsageError` for what cannot be, `FormatError`
+    for damaged weights, `ExistsError` unless ``force``.
     """
     from terazi.model import Model
     from terazi.quantize import apply, make_plan, open_source
@@ -112,7 +164,10 @@ def quantize(
     if isinstance(recipe, str) and recipe.lower() in ONNX_RECIPES:
         from terazi.quantize.onnx import quantize_onnx
 
-        return quantize_onnx(open_model(model), recipe, output, force=force, progress=progress, **options)
+        opened = model if isinstance(model, Model) else open_model(model)
+        return quantize_onnx(
+            opened, recipe, output, threads=threads, force=force, progress=progress, **options
+        )
     source = open_source(model if isinstance(model, Model) else open_model(model))
     if isinstance(recipe, str):
         recipe = make_plan(source, recipe, calibration=calibration, **options)
@@ -146,3 +201,109 @@ def quantize_collection(
     return apply_many(
         plans, source, paths, calibration=calibration, threads=threads, force=force, progress=progress
     )
+
+
+def propose(
+    model: Path | str,
+    *,
+    device: Path | str = "this-machine",
+    use_case: Path | str = "chat",
+    budget: Budget | None = None,
+    context: int | None = None,
+    types: Sequence[str] = (),
+    calibration: Calibration | None = None,
+    progress: Progress = silent,
+) -> Study:
+    """Plan the variants that `optimize` would make of a model, with sizes and memory; nothing runs.
+
+    ``device`` and ``use_case`` are names (see `terazi.devices`) or TOML files. ``types`` are presets, by
+    default one per step of size. Raises what `open_model` raises, and `UsageError` for what cannot be.
+    """
+    from terazi import devices, search
+    from terazi.formats import open_model
+    from terazi.quantize import open_source
+    from terazi.registry import resolve_model
+
+    return search.propose(
+        open_source(open_model(resolve_model(model, progress=progress))),
+        str(model),
+        devices.device(device),
+        devices.use_case(use_case),
+        budget or devices.Budget(),
+        context=context,
+        presets=types or search.DEFAULT_PRESETS,
+        calibration=calibration,
+    )
+
+
+def optimize(
+    model: Study | Path | str,
+    *,
+    device: Path | str = "this-machine",
+    use_case: Path | str = "chat",
+    budget: Budget | None = None,
+    settings: Settings | None = None,
+    output: Path | str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Recommendation:
+    """Make variants of a model, run each in llama.cpp, and recommend one for a device and a use case.
+
+    ``model`` is a model, or a study that `propose` planned for its own device and use case. ``settings`` say
+    how to measure. Into the folder ``output`` go report.html, report.json and the pick's file. Finished work
+    is reused, so an interrupted call goes on. Raises `EngineError` when the model itself does not run,
+    `ExistsError` unless ``force``.
+    """
+    from terazi import report, search
+
+    if output is not None:
+        report.check_free(output, force=force)
+    settings = settings or search.Settings()
+    if isinstance(model, search.Study):
+        study = model
+    else:
+        study = propose(model, device=device, use_case=use_case, budget=budget, progress=progress)
+    if settings.calibrate:
+        study = search.calibrated(study, settings, progress=progress)
+    workspace = search.open_workspace(study, settings)
+    tools = search.real_tools(study, settings, progress=progress)
+    found = search.optimize(study, tools, workspace, progress=progress)
+    if output is not None:
+        pick = search.pick_file(found, study, tools, workspace)
+        subject = report.Subject.of(study.source, study.name, study.digest)
+        repeat = report.repeat_command(study, settings, output)
+        found = report.publish(found, subject, output, pick=pick, commands=(repeat,), force=force)
+        workspace.tidy()
+    return found
+
+
+def compare(
+    models: Sequence[Path | str],
+    *,
+    reference: Path | str | None = None,
+    device: Path | str = "this-machine",
+    use_case: Path | str = "chat",
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measure finished variants of one model side by side, under the same settings; quality is relative.
+
+    ``reference`` (by default the first) is what the others are compared with. Returns the report's document;
+    `terazi.report.page` makes HTML of it. Raises `EngineError` when the reference does not run, `UsageError`
+    when the models do not share a tokenizer.
+    """
+    from terazi import devices, report, search
+    from terazi.registry import resolve_model
+
+    first = reference if reference is not None else models[0]
+    names = dict.fromkeys(str(model) for model in (first, *models))
+    found, source = search.compare(
+        {name: resolve_model(name, progress=progress) for name in names},
+        devices.device(device),
+        devices.use_case(use_case),
+        settings or search.Settings(),
+        progress=progress,
+    )
+    digest = next(entry.candidate.digest for entry in found.ranked if entry.candidate.source)
+    subject = report.Subject.of(source, str(first), digest or "")
+    return report.document(found, subject, method=report.method(found, scored=False), judged=False)

@@ -100,25 +100,21 @@ TYPES_BY_ID: Mapping[int, DType] = MappingProxyType({entry.id: entry for entry i
 """The same by the id that files store."""
 
 _NOT_IN_GGUF = -1
-
-OTHER_TYPES: Mapping[str, DType] = MappingProxyType(
-    {
-        name: DType(name, _NOT_IN_GGUF, per_byte, size, precision)
-        for name, per_byte, size, precision in (
-            ("BOOL", 1, 1, "exact"),
-            ("U8", 1, 1, "medium"),
-            ("U16", 1, 2, "exact"),
-            ("U32", 1, 4, "exact"),
-            ("U64", 1, 8, "exact"),
-            ("F8", 1, 1, "medium"),
-            ("I4", 2, 1, "low"),
-            ("U4", 2, 1, "low"),
-            ("F4", 2, 1, "low"),
-            ("I2", 4, 1, "ultra-low"),
-            ("U2", 4, 1, "ultra-low"),
-        )
-    }
+_OTHER_TABLE = (
+    DType("BOOL", _NOT_IN_GGUF, 1, 1, "exact"),
+    DType("U8", _NOT_IN_GGUF, 1, 1, "medium"),
+    DType("U16", _NOT_IN_GGUF, 1, 2, "exact"),
+    DType("U32", _NOT_IN_GGUF, 1, 4, "exact"),
+    DType("U64", _NOT_IN_GGUF, 1, 8, "exact"),
+    DType("F8", _NOT_IN_GGUF, 1, 1, "medium"),
+    DType("I4", _NOT_IN_GGUF, 2, 1, "low"),
+    DType("U4", _NOT_IN_GGUF, 2, 1, "low"),
+    DType("F4", _NOT_IN_GGUF, 2, 1, "low"),
+    DType("I2", _NOT_IN_GGUF, 4, 1, "ultra-low"),
+    DType("U2", _NOT_IN_GGUF, 4, 1, "ultra-low"),
 )
+
+OTHER_TYPES: Mapping[str, DType] = MappingProxyType({entry.name: entry for entry in _OTHER_TABLE})
 """Element types of other formats (ONNX initializers, MLX packed words): described, never decoded alone."""
 
 

@@ -58,3 +58,21 @@ def test_types():
     assert {entry["name"] for entry in listed} == set(terazi.TYPES)
     text = CliRunner().invoke(types).output
     assert all(name in text for name in terazi.TYPES)
+
+
+def fits(model):
+    return {fit.runtime: fit.note for fit in terazi.inspect(model).runtimes}
+
+
+def test_runtimes_depend_on_what_is_inside(reference_9m, tmp_path):
+    assert "llama.cpp" in fits(reference_9m)
+    made = terazi.quantize(reference_9m, "Q2_0", output=tmp_path / "q2_0.gguf")
+    assert fits(made.path)["llama.cpp"].endswith("a recent version, for Q2_0")
+    made = terazi.quantize(reference_9m, "IQ4_XS", output=tmp_path / "iq4_xs.gguf")
+    assert fits(made.path)["wllama"] == "IQ types are slow there"
+    other = tmp_path / "other"
+    other.mkdir()
+    config = json.loads((reference_9m / "config.json").read_text()) | {"architectures": ["UnheardOfModel"]}
+    (other / "config.json").write_text(json.dumps(config))
+    (other / "model.safetensors").symlink_to(reference_9m / "model.safetensors")
+    assert "llama.cpp" not in fits(other)

@@ -55,6 +55,7 @@ def save(tmp_path, byte_level):
         model.save_pretrained(directory)
         (directory / "tokenizer.json").write_text(tokenizer, "utf-8")
         stated = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"} | stated
+        stated["tokenizer_class"] = "PreTrainedTokenizerFast"
         (directory / "tokenizer_config.json").write_text(json.dumps(stated))
         return directory
 

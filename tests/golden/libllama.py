@@ -79,15 +79,14 @@ class LibLlama:
         parameters.nthread, parameters.ftype, parameters.allow_requantize = threads, file_type, True
         for name, value in options.items():
             setattr(parameters, name, value)
-        alive = []
         if importance is not None:
             rows = (_Importance * (len(importance) + 1))()
-            for row, (name, values) in zip(rows, importance.items(), strict=False):
+            alive = list(importance.items())  # llama.cpp reads the arrays where they are
+            for row, (name, values) in zip(rows, alive, strict=False):
                 pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
                 row.name, row.data, row.size = name.encode(), pointer, values.size
             parameters.imatrix = rows
             parameters.kv_overrides = _overrides(info or {})
-            alive.append(rows)
         if overrides:
             pairs = [_TypeOverride(pattern.encode(), type) for pattern, type in overrides]
             parameters.tt_overrides = (_TypeOverride * (len(pairs) + 1))(

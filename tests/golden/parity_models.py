@@ -9,6 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
+from terazi.calibrate import Calibration, Sums
 from terazi.formats import gguf
 from terazi.model import Tensor
 
@@ -31,13 +32,13 @@ OPTIONS = {
 }
 
 
-class GivenImportance(dict):
-    """A calibration of made-up numbers."""
-
-    digest = "made-up"
-    path = Path("tiny.gguf")
-    datasets = ()
-    chunks = 0
+def calibration_of(means):
+    """Make a calibration that says ``means``: name -> float32[columns] or float32[experts, columns]."""
+    sums = {
+        name: Sums(np.atleast_2d(values), np.ones(len(np.atleast_2d(values))))
+        for name, values in means.items()
+    }
+    return Calibration(sums=sums, path=Path("tiny.gguf"))
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Tiny:
 
     def importance(self):
         """Importance for every matrix inside the blocks: float32[columns] or float32[experts, columns]."""
-        found = GivenImportance()
+        found = {}
         for name, shape in self.shapes.items():
             if "blk." in name and name.endswith("weight") and len(shape) > 1:
                 values = np.abs(_numbers(f"importance of {name}", (*shape[:-2], shape[-1]))) + np.float32(
@@ -95,7 +96,7 @@ class Tiny:
                 if len(shape) == 3:
                     values[0] = 1  # an expert that no token was sent to
                 found[name] = values
-        return found
+        return calibration_of(found)
 
 
 def _numbers(seed, shape):
@@ -147,6 +148,12 @@ def _llama(layers, width=256, ffn=512, *, tied=False):
             "ffn_down.weight": (2, ffn),
         },
     )
+
+
+def _values(layers):
+    """Only what the rules for many layers are about."""
+    names = ("attn_v.weight", "attn_output.weight", "ffn_down.weight")
+    return _outside(256) | _blocks(layers, lambda _: dict.fromkeys(names, (2, 256)))
 
 
 def _experts(layers, count, *, shared=False):
@@ -257,12 +264,70 @@ def _t5(layers):
     return {"token_embd.weight": (6, 256), "enc.output_norm.weight": (256,)} | side("enc") | side("dec")
 
 
+# Names that presets treat apart, whatever the architecture says of them; and some that only look so.
+_NAMES = """
+    output.weight token_embd.weight per_layer_token_embd.weight per_layer_model_proj.weight
+    altup_proj.weight position_embd.weight token_types.weight v.position_embd.weight
+    v.patch_embd.weight v.rel_pos.weight v.blk.0.attn_q.weight mm.0.weight mm.patch_merger.weight
+    sam.pos_embd.weight sam.neck.0.weight sam.net_2.weight a.rvq.codebook.0.weight
+    mm.a.code_embd.weight cls.weight cls.output.weight rope_freqs.weights blk.0.laurel_l.weight
+    blk.0.altup_router.weight blk.0.inp_gate.weight blk.0.proj.weight blk.0.ffn_gate_inp.weight
+    blk.0.ffn_gate_tid2eid.weight blk.0.ffn_gate_inp_shexp.weight blk.0.ssm_conv1d.weight
+    blk.0.ssm_conv1d_q.weight blk.0.shortconv.conv.weight blk.0.shortconv.in_proj.weight
+    blk.0.indexer.k_proj.weight blk.0.indexer.q_proj.weight blk.0.indexer.proj.weight
+    blk.0.indexer.attn_k.weight blk.0.time_mix_first.weight blk.0.time_mix_w0.weight
+    blk.0.time_mix_w2.weight blk.0.time_mix_v1.weight blk.0.time_mix_a2.weight
+    blk.0.time_mix_g1.weight blk.0.time_mix_g2.weight blk.0.time_mix_decay_w1.weight
+    blk.0.time_mix_lerp_fused.weight blk.0.time_mix_key.weight blk.0.time_mix_decay.weight
+    blk.0.attn_rel_b.weight blk.0.attn_q_norm.weight blk.0.attn_q.bias blk.0.attn_q_a.weight
+    blk.0.attn_q_b.weight blk.0.attn_kv_a_mqa.weight blk.0.attn_k_b.weight blk.0.attn_v_b.weight
+    blk.0.attn_kv_b.weight blk.0.hc_attn_fn.weight blk.0.nextn.eh_proj.weight blk.0.ssm_f_a.weight
+    blk.0.ssm_beta.weight blk.0.indexer.attn_q_b.weight blk.0.indexer_compressor_gate.weight
+    blk.0.ffn_down.weight blk.0.ffn_up_exps.weight blk.0.ffn_gate_up_exps.weight blk.0.attn_v.weight
+    blk.0.attn_qkv.weight
+""".split()  # noqa: SIM905
+
+_LATENT_KEYS = {
+    "attention.key_length_mla": 64,
+    "attention.value_length_mla": 64,
+    "attention.q_lora_rank": 64,
+    "attention.kv_lora_rank": 64,
+    "attention.indexer.head_count": 1,
+    "attention.indexer.key_length": 64,
+    "attention.indexer.top_k": 8,
+    "attention.indexer.kpool": 4,
+    "expert_feed_forward_length": 256,
+    "expert_shared_count": 1,
+    "expert_gating_func": 2,
+    "leading_dense_block_count": 1,
+    "hyper_connection.count": 4,
+    "hyper_connection.sinkhorn_iterations": 2,
+    "hyper_connection.epsilon": 1e-5,
+    "kda.head_dim": 64,
+    "kda.gate_lower_bound": -5.0,
+    "ssm.conv_kernel": 4,
+}
+
 MODELS = {
+    "names": Tiny("llama", 8, 4, 4, dict.fromkeys(_NAMES, (2, 256))),
+    "glm5-next": Tiny("glm5-next", 8, 4, 4, dict.fromkeys(_NAMES, (2, 256)), experts=16, keys=_LATENT_KEYS),
+    "bailingmoe3": Tiny("bailingmoe3", 4, 16, 1, _latent(4), experts=16, keys=_LATENT_KEYS),
+    "deci": Tiny(
+        "deci",
+        8,
+        0,
+        0,
+        _llama(8),
+        keys={
+            "attention.head_count": np.array([8, *[0] * 3, *[4] * 4], np.int32),
+            "attention.head_count_kv": np.array([2, *[0] * 3, *[4] * 4], np.int32),
+        },
+    ),
     "llama": Tiny("llama", 16, 4, 2, _llama(16)),
     "llama-tied-grouped": Tiny("llama", 9, 8, 2, _llama(9, tied=True), type="BF16"),
     "llama-odd-rows": Tiny("llama", 8, 4, 1, _llama(8, width=96, ffn=104), width=96, type="F32"),
     "llama-quantized": Tiny("llama", 3, 4, 2, _llama(3), type="Q8_0"),
-    "llama-70b": Tiny("llama", 80, 64, 8, _llama(80, ffn=256)),
+    "llama-70b": Tiny("llama", 80, 64, 8, _values(80)),
     "mixtral": Tiny("llama", 8, 8, 4, _experts(8, 8), experts=8),
     "qwen2": Tiny("qwen2", 24, 4, 2, _llama(24, tied=True)),
     "qwen3moe": Tiny(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from terazi import _native
-from terazi.dtypes import dtype
+from terazi.dtypes import TYPES, dtype
 
 Q4_K = dtype("Q4_K")
 
@@ -93,10 +93,22 @@ def test_nothing_to_do(shape):
     assert _native.dequantize(Q4_K.id, q, shape[1], 0).shape == shape
 
 
+def _run_with_simd(name, code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env={**os.environ, "TERAZI_SIMD": name}, capture_output=True, text=True)
+
+
 def test_environment_chooses_the_instruction_set():
-    code = "from terazi import _native; print(_native.instruction_set())"
-    environment = {**os.environ, "TERAZI_SIMD": "baseline"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    code = "from terazi import kernels, _native; print(_native.instruction_set())"
+    assert _run_with_simd("baseline", code).stdout.strip() == "baseline"
+    assert (
+        "UsageError: TERAZI_SIMD: this CPU has no instruction set sse9" in _run_with_simd("sse9", code).stderr
     )
-    assert run.stdout.strip() == "baseline"
+
+
+def test_every_type_that_can_be_written_has_a_kernel():
+    x = np.ones((1, 256), np.float32)
+    importance = np.ones(256, np.float32)
+    for kind in TYPES.values():
+        if kind.importance != "none":
+            assert _native.quantize(kind.id, x, importance, 1).shape == (1, kind.row_bytes(256))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from parity_models import GivenImportance
+from parity_models import calibration_of
 
 from terazi.codecs import quantize_rows
 from terazi.errors import ExistsError, FormatError, UsageError
@@ -35,7 +35,7 @@ def test_each_expert_has_its_own_importance(make_model, numbers, tmp_path):
     stack = numbers(4, 6, 256)
     model = make_model({"blk.0.ffn_up_exps.weight": stack}, expert_count=4)
     importance = np.abs(numbers(4, 256, seed=1)) + 0.01
-    calibration = GivenImportance({"blk.0.ffn_up_exps.weight": importance})
+    calibration = calibration_of({"blk.0.ffn_up_exps.weight": importance})
     plan = make_plan(model, "Q4_0", calibration=calibration)
     path = apply(plan, model, tmp_path / "out.gguf", calibration=calibration).path
     written = open_model(path).tensors["blk.0.ffn_up_exps.weight"].encoded().reshape(4, 6, -1)
@@ -61,7 +61,7 @@ def test_weights_beyond_a_types_range_are_refused(make_model, numbers, tmp_path,
     values = numbers(4, 256)
     values[2, 7] = 1e9
     model = make_model({"blk.0.attn_q.weight": values})
-    with pytest.raises(FormatError, match=r"tensor blk\.0\.attn_q\.weight: its values reach 1e\+09"):
+    with pytest.raises(FormatError, match=r"tensor blk\.0\.attn_q\.weight: .* reach 1e\+09"):
         apply(make_plan(model, preset), model, tmp_path / "out.gguf")
 
 
@@ -72,7 +72,7 @@ def test_a_plan_for_another_model_is_refused(small, make_model, numbers, tmp_pat
 
 
 def test_a_plan_keeps_to_its_importance(small, tmp_path):
-    calibration = GivenImportance({"blk.0.attn_q.weight": np.ones(256, np.float32)})
+    calibration = calibration_of({"blk.0.attn_q.weight": np.ones(256, np.float32)})
     with pytest.raises(UsageError, match="made without an importance matrix"):
         apply(make_plan(small, "Q4_0"), small, tmp_path / "out.gguf", calibration=calibration)
     with pytest.raises(UsageError, match="made with an importance matrix"):
@@ -80,9 +80,9 @@ def test_a_plan_keeps_to_its_importance(small, tmp_path):
 
 
 def test_importance_of_the_wrong_size_is_refused(small, tmp_path):
-    calibration = GivenImportance({"blk.0.attn_q.weight": np.ones(512, np.float32)})
+    calibration = calibration_of({"blk.0.attn_q.weight": np.ones(512, np.float32)})
     plan = make_plan(small, "Q4_0", calibration=calibration)
-    with pytest.raises(UsageError, match=r"512 values for blk\.0\.attn_q\.weight, which has 256"):
+    with pytest.raises(UsageError, match=r"512 values for blk\.0\.attn_q\.weight, not 256"):
         apply(plan, small, tmp_path / "out.gguf", calibration=calibration)
 
 

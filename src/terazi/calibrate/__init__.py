@@ -3,7 +3,7 @@
 from terazi.calibrate.calibration import Calibration, Sums, merge
 from terazi.calibrate.collect import collect
 from terazi.calibrate.corpus import Corpus, calibration_corpus, read_corpus
-from terazi.calibrate.imatrix import load, save
+from terazi.calibrate.imatrix import is_calibration, load, save
 from terazi.calibrate.statistics import TensorStatistics, statistics
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "TensorStatistics",
     "calibration_corpus",
     "collect",
+    "is_calibration",
     "load",
     "merge",
     "read_corpus",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +19,10 @@ from terazi.formats import gguf, open_model
 from terazi.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from terazi.calibrate.corpus import Corpus
+    from terazi.model import Model
     from terazi.runtime.llamacpp.observer import Observer
 
 __all__ = ["collect"]
@@ -68,34 +71,32 @@ def collect(
     state: Path | None = None,
     progress: Progress = silent,
 ) -> Calibration:
-    """Run a text through a GGUF model and return the mean squared input of every weight's columns.
+    """Run a text through a model and return the mean squared input of every weight's columns.
 
     The definition is llama-imatrix's: the text is tokenized with the model's special tokens and cut into
     chunks of ``context`` tokens, each of which begins with the model's begin token and is run on its own; all
     block weights are watched, ``output.weight`` too with ``output_tensor``. ``chunks`` limits how many are
     run. For mixtures of experts each expert counts the tokens routed to it.
 
-    With ``state`` (a path) progress is saved every minute and an interrupted run continues from that file;
-    whoever saves the result removes it. Raises `UsageError` for a text that does not fill one chunk and
-    `EngineError` when llama.cpp fails.
+    A Hugging Face directory is first written as GGUF, into a temporary file. With ``state`` (a path) progress
+    is saved there every minute, an interrupted run continues there, and a finished one removes it.
+    Raises `UsageError` for a text that does not fill one chunk and `EngineError` when llama.cpp fails.
     """
     from terazi.runtime.llamacpp.observer import Observer
 
     opened = open_model(model)
-    if opened.format != "gguf":
-        raise UnsupportedError(
-            f"{model}: activations are observed in llama.cpp, which reads GGUF",
-            hint="`terazi convert` makes one",
-        )
     encoder = "bert" in opened.config.architecture or opened.config.values.get("attention.causal") is False
     context = min(context, opened.config.context_length or context)
     identity = _identity(opened.files, f"{corpus.digest} {context} {output_tensor}")
     saved = _State(state, identity) if state else None
-    with Observer(
-        opened.files[0], context=context, threads=threads, encoder=encoder, output=output_tensor
-    ) as observer:
+    with (
+        _gguf_file(opened, progress) as file,
+        Observer(file, context=context, threads=threads, encoder=encoder, output=output_tensor) as observer,
+    ):
         windows = _windows(observer, corpus, context, chunks)
         totals = _run(observer, windows, saved, progress)
+    if state:
+        state.unlink(missing_ok=True)
     if not totals:
         raise UnsupportedError(f"{model}: llama.cpp multiplied no block weight with activations")
     return Calibration(
@@ -108,6 +109,21 @@ def collect(
         chunks=len(windows),
         chunk_size=context,
     )
+
+
+@contextmanager
+def _gguf_file(model: Model, progress: Progress) -> Iterator[Path]:
+    """Yield a GGUF file of the model: its own, or a temporary one."""
+    if model.format == "gguf":
+        yield model.files[0]
+        return
+    from terazi.convert.gguf import to_gguf
+
+    with tempfile.TemporaryDirectory(prefix="terazi-calibrate-") as directory:
+        made = to_gguf(model)
+        yield gguf.write(
+            Path(directory) / "model.gguf", made.metadata, list(made.tensors.values()), progress=progress
+        )
 
 
 def _windows(observer: Observer, corpus: Corpus, context: int, chunks: int | None) -> np.ndarray:

@@ -21,7 +21,7 @@ from terazi.model import Tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["load", "read_sums", "save", "tensors_of"]
+__all__ = ["is_calibration", "load", "read_sums", "save", "tensors_of"]
 
 _SQUARES, _COUNTS = ".in_sum2", ".counts"
 _HINT = "make a new one with `terazi calibrate`"
@@ -75,6 +75,16 @@ def load(path: Path | str) -> Calibration:
         chunk_size=_whole(path, metadata, "imatrix.chunk_size", _LEGACY_CHUNK),
         path=path,
     )
+
+
+def is_calibration(path: Path | str) -> bool:
+    """Whether there is an importance matrix at ``path``: GGUF that says so, or a .dat file."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    if not gguf.detect(path):
+        return path.suffix == ".dat"
+    return gguf.read_contents(path).metadata.get("general.type") == "imatrix"
 
 
 def read_sums(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Sums]:
@@ -136,10 +146,11 @@ def _load_legacy(path: Path) -> Calibration:
         values = _floats(cursor, _count(cursor, f"the size of {name[:80]!r}"), f"the values of {name[:80]!r}")
         if name in sums or not len(values):
             raise cursor.fail(f"{name[:80]!r} appears twice or has no values")
-        _check(path, name, values)
         # A value is the mean times the number of calls; scaled to what tokens would have summed up to.
-        calls = max(calls, 1)
-        sums[name] = Sums(values[None] * np.float32(_LEGACY_CHUNK), np.array([calls * _LEGACY_CHUNK]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = values[None] * np.float32(_LEGACY_CHUNK)
+        _check(path, name, squares)
+        sums[name] = Sums(squares, np.array([max(calls, 1) * _LEGACY_CHUNK]))
     chunks, datasets = 0, ()
     if cursor.position < len(cursor.data):
         chunks = _count(cursor, "the number of chunks")

@@ -21,7 +21,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "use-cases": "use_cases",
         "doctor": "doctor",
     },
-    "Make": {"convert": "convert", "calibrate": "calibrate", "quantize": "quantize"},
+    "Make": {"convert": "convert", "calibrate": "calibrate", "quantize": "quantize", "create": "create"},
     "Measure": {"evaluate": "evaluate"},
     "Keep": {
         "catalog": "catalog",
@@ -30,9 +30,10 @@ COMMANDS: dict[str, dict[str, str]] = {
         "show": "show",
         "tag": "tag",
         "remove": "remove",
+        "push": "push",
         "verify": "verify",
     },
-    "Use": {"run": "run"},
+    "Use": {"run": "run", "serve": "serve"},
 }
 
 

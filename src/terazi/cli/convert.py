@@ -3,54 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from terazi.cli.output import json_option, progress_bars, size, write_json
+from terazi.cli.output import json_option, progress_bars, size, write_json, write_table
+
+if TYPE_CHECKING:
+    from terazi.model import Model
 
 __all__ = ["command"]
 
 
 @click.command(
     "convert",
-    short_help="Convert a Hugging Face checkpoint to GGUF.",
-    epilog="Example: terazi convert ./Qwen3-0.6B qwen3.gguf --type F16",
+    short_help="Convert a model to GGUF, ONNX, MLX or safetensors.",
+    epilog="Examples: terazi convert ./Qwen3-0.6B qwen3.gguf --type F16\n\n"
+    "terazi convert ./all-MiniLM-L6-v2 minilm-onnx --to onnx\n\n"
+    "terazi convert model.gguf model-mlx --to mlx --bits 4",
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(
-    "--type",
-    "type_",
-    type=click.Choice(["F32", "F16", "BF16"], case_sensitive=False),
-    help="What matrices become; by default they stay as they are stored.",
+    "--to", "target", metavar="FORMAT", help="gguf, mlx, onnx or safetensors; by default what OUTPUT ends in."
 )
 @click.option(
-    "--pre-tokenizer", "pre", metavar="NAME", help="Take this llama.cpp pre-tokenizer, fitting or not."
+    "--type", "type", metavar="NAME", help="What matrices become, such as F16; by default they stay."
 )
-@click.option("--dry-run", is_flag=True, help="Say how large the file would be and write nothing.")
+@click.option("--bits", type=int, help="MLX: bits per weight (2, 3, 4, 5, 6 or 8).")
+@click.option("--group-size", type=int, help="MLX: weights that share a scale (32, 64 or 128).")
+@click.option("--mode", metavar="NAME", help="MLX: affine, mxfp4, nvfp4 or mxfp8.")
+@click.option("--recipe", metavar="NAME", help="MLX: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.")
+@click.option("--opset", type=click.IntRange(11, 20), help="ONNX: version of the operators; by default 18.")
+@click.option("--pre-tokenizer", "pre", metavar="NAME", help="GGUF: take this pre-tokenizer, fitting or not.")
+@click.option("--dry-run", is_flag=True, help="GGUF: say how large the file would be and write nothing.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @json_option
 def command(
-    model: Path, output: Path, type_: str | None, pre: str | None, dry_run: bool, force: bool, as_json: bool
+    model: Path, output: Path, target: str | None, dry_run: bool, force: bool, as_json: bool, **options: Any
 ) -> None:
-    """Convert the checkpoint MODEL to the GGUF file OUTPUT, which llama.cpp and what is built on it run.
+    """Convert MODEL and write OUTPUT: a GGUF file, or a directory for the other formats.
 
-    MODEL is a Hugging Face directory (config.json, safetensors, tokenizer files). The tokenizer, special
-    tokens and chat template go into the file. `terazi quantize` takes the same directories and makes smaller
-    types in one step.
+    MODEL is a Hugging Face directory (config.json, safetensors, tokenizer files), a GGUF file, an MLX
+    directory, or an ONNX file, which is checked and optimized. The tokenizer, special tokens and chat
+    template come along. `terazi quantize` makes smaller GGUF types of a checkpoint in one step.
     """
-    from terazi.api import convert
+    from terazi.api import convert, open_model
 
+    chosen = {name: value for name, value in options.items() if value is not None}
     if dry_run:
-        from terazi.convert.gguf import to_gguf
-        from terazi.formats import gguf, open_model
-
-        made = to_gguf(open_model(model), type=type_, pre=pre)
-        nbytes = gguf.file_size(made.metadata, list(made.tensors.values()))
-        report = {"path": str(output), "size": nbytes, "architecture": made.config.architecture}
-        return write_json(report) if as_json else click.echo(f"{output} would take {size(nbytes)}")
+        return _dry_run(model, target, output, as_json, chosen)
+    source = open_model(model)
     with progress_bars(enabled=not as_json) as progress:
-        artifact = convert(model, output=output, type=type_, pre=pre, force=force, progress=progress)
+        artifact = convert(source, target, output=output, force=force, progress=progress, **chosen)
     if as_json:
         write_json(
             {
@@ -63,5 +68,36 @@ def command(
             }
         )
         return None
-    click.echo(f"{artifact.path}: {artifact.label}, {size(artifact.size)}")
+    click.echo(f"{artifact.path}: {artifact.format} {artifact.label}, {size(artifact.size)}")
+    if source.format == artifact.format == "onnx":
+        _show_operators(source, open_model(output))
     return None
+
+
+def _show_operators(before: Model, after: Model) -> None:
+    old, new = before.metadata["operators"], after.metadata["operators"]
+    rows = [
+        (name, str(old.get(name, 0)), str(new.get(name, 0)))
+        for name in {**old, **new}
+        if old.get(name, 0) != new.get(name, 0)
+    ]
+    rows.append(("all", str(sum(old.values())), str(sum(new.values()))))
+    write_table(("operators", "before", "after"), rows, numeric=("before", "after"))
+
+
+def _dry_run(model: Path, target: str | None, output: Path, as_json: bool, options: dict[str, Any]) -> None:
+    from terazi.api import open_model
+    from terazi.convert import check_conversion
+    from terazi.convert.gguf import to_gguf
+    from terazi.formats import gguf
+
+    source = open_model(model)
+    check_conversion(source.format, target, output, options)
+    if (target or output.suffix.lstrip(".")) != "gguf":
+        raise click.UsageError("--dry-run knows the size of GGUF files only")
+    made = to_gguf(source, **options)
+    nbytes = gguf.file_size(made.metadata, list(made.tensors.values()))
+    if as_json:
+        write_json({"path": str(output), "size": nbytes, "architecture": made.config.architecture})
+    else:
+        click.echo(f"{output} would take {size(nbytes)}")

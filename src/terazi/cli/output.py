@@ -91,7 +91,10 @@ def progress_bars(*, enabled: bool = True) -> Iterator[Progress]:
     def report(task: str, done: int, total: int, *, unit: str = "") -> None:
         if task not in tasks:
             tasks[task] = bars.add_task(task, total=total or None)
-        bars.update(tasks[task], completed=done, total=total or None)
+        elif done == 0:
+            bars.reset(tasks[task])
+        shown = done < total or not total or len(tasks) == 1  # finished parts make room for the next
+        bars.update(tasks[task], completed=done, total=total or None, visible=shown)
 
     with bars:
         yield report

@@ -120,7 +120,7 @@ def _write_onnx(model: str, output: Path, as_json: bool, options: dict[str, Any]
             options["types"][0],
             output=output,
             text=options["text"],
-            threads=options["threads"] or None,
+            threads=options["threads"],
             force=options["force"],
             progress=progress,
         )

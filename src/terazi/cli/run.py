@@ -53,8 +53,8 @@ def command(model: str, prompt: str | None, make: bool, as_json: bool, **options
 
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
-        if not prompt.strip():
-            raise click.UsageError("no prompt: give one, pipe one, or run it in a terminal to chat")
+    if prompt is not None and not prompt.strip():
+        raise click.UsageError("no prompt: give one, pipe one, or run it in a terminal to chat")
     with progress_bars(enabled=not as_json) as progress:
         path, settings = _found(model, make, progress)
     parameters = settings.get("parameters", {})

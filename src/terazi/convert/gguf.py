@@ -14,7 +14,6 @@ import numpy as np
 from terazi.convert.tokenizer import tokenizer_metadata
 from terazi.dtypes import dtype
 from terazi.errors import FormatError, UnsupportedError, UsageError
-from terazi.files import sha256
 from terazi.model import Artifact, Model, Tensor
 from terazi.model.arch import architecture, settings
 from terazi.model.arch.change import recoded
@@ -25,7 +24,7 @@ from terazi.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["to_gguf", "write"]
+__all__ = ["convert", "to_gguf"]
 
 _WRAPPERS = re.compile(
     r"^(?:(?:model|language_model|transformer|gpt_neox|backbone|bert|roberta|distilbert|text_model)\.)+"
@@ -60,8 +59,9 @@ def to_gguf(model: Model, *, type: str | None = None, pre: str | None = None) ->
     """
     if model.format == "gguf":
         return model
-    if model.format != "huggingface":
+    if model.format not in ("huggingface", "mlx"):
         raise UnsupportedError(f"{model.path}: cannot be made GGUF from {model.format}")
+    type = type.upper() if type else None
     if type is not None and type not in _FILE_TYPES:
         raise UsageError(
             f"cannot convert to {type}", hint="choose F32, F16 or BF16; `terazi quantize` does the rest"
@@ -78,23 +78,24 @@ def to_gguf(model: Model, *, type: str | None = None, pre: str | None = None) ->
     return _described(model, metadata, tensors)
 
 
-def write(model: Model, output: Path | str, *, force: bool = False, progress: Progress = silent) -> Artifact:
-    """Write a GGUF model (from `to_gguf`) to a file. Raises `ExistsError` unless ``force``."""
-    from importlib.metadata import version
-
+def convert(
+    model: Model,
+    output: Path | str,
+    *,
+    type: str | None = None,
+    pre: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Artifact:
+    """Write a checkpoint as a GGUF file; see `to_gguf` for ``type`` and ``pre``."""
     from terazi.formats import gguf
 
-    path = gguf.write(output, model.metadata, list(model.tensors.values()), force=force, progress=progress)
-    return Artifact(
-        path=path,
-        format="gguf",
-        files=(path,),
-        size=path.stat().st_size,
-        digest=sha256(path),
-        label=next(name for name, id in _FILE_TYPES.items() if id == model.metadata["general.file_type"]),
-        license=model.license,
-        versions={"terazi": version("terazi")},
-    )
+    if model.format == "gguf":
+        raise UsageError(f"{model.path} is GGUF already", hint="`terazi quantize` makes other types of it")
+    made = to_gguf(model, type=type, pre=pre)
+    path = gguf.write(output, made.metadata, list(made.tensors.values()), force=force, progress=progress)
+    label = next(name for name, id in _FILE_TYPES.items() if id == made.metadata["general.file_type"])
+    return Artifact.of_files([path], format="gguf", label=label, license=made.license)
 
 
 def _described(model: Model, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
@@ -119,7 +120,7 @@ def _tensors(model: Model, table: Architecture, values: Mapping[str, Any]) -> It
         for name, numbers, part in _named(tensor, table, values):
             found.setdefault(name, []).append((numbers, part))
     for tensor in table.extra(values):
-        found.setdefault(tensor.name, []).append(((), tensor))
+        found.setdefault(tensor.name, [((), tensor)])
     if values.get("tie_word_embeddings", False) and "token_embd.weight" in found:
         found.pop("output.weight", None)
     if not found:
@@ -131,7 +132,7 @@ def _tensors(model: Model, table: Architecture, values: Mapping[str, Any]) -> It
 def _named(
     tensor: Tensor, table: Architecture, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
-    """Look one Hugging Face tensor up; yields the GGUF name, further numbers (experts) and the weights."""
+    """Look one Hugging Face tensor up; yields the GGUF name, the numbers (layer, expert) and the weights."""
     name = _WRAPPERS.sub("", tensor.name)
     if _OTHER_PARTS.search(tensor.name) or name.startswith(table.ignored or ("\0",)):
         return
@@ -153,8 +154,8 @@ def _named(
         return
     for target in targets if isinstance(targets, tuple) else (targets,):
         base, change = (target.name, target.change) if isinstance(target, To) else (target, None)
-        made = change(tensor, Source(values, numbers)) if change else tensor
-        yield (f"{base}.{suffix}" if suffix else base).format(*numbers), numbers[1:], made
+        made = change.make(tensor, Source(values, numbers)) if change else tensor
+        yield (f"{base}.{suffix}" if suffix else base).format(*numbers), numbers, made
 
 
 def _joined(name: str, parts: Sequence[Tensor]) -> Tensor:
@@ -235,8 +236,8 @@ def _pooling(directory: Path) -> int | None:
         said = json.loads((directory / Path(part).name / "config.json").read_text("utf-8"))
         modes = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
         modes = modes or [said["pooling_mode"]]
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise FormatError(file, f"does not say how vectors are pooled: {error!r}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
+        raise FormatError(file, f"does not say how vectors are pooled: {str(error)[:200]}") from None
     if len(modes) != 1 or modes[0] not in _POOLING:
         raise UnsupportedError(f"{file}: llama.cpp cannot pool vectors by {', '.join(map(str, modes))}")
     return _POOLING[modes[0]]

@@ -17,7 +17,7 @@ from terazi.errors import UnsupportedError
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
 
-__all__ = ["PROBE", "TABLE", "Splitter", "find"]
+__all__ = ["ALIASES", "PROBE", "TABLE", "Splitter", "build", "find", "split", "splitter"]
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
@@ -93,6 +93,21 @@ TABLE = (
 )
 """The usual name of each distinct splitting; llama.cpp has more names for some of them."""
 
+ALIASES = {
+    "gpt-2": "phi-2 jina-es jina-de jina-v1-en jina-v2-es jina-v2-de jina-v2-code roberta-bpe gigachat "
+    "a.x-4.0 mellum modern-bert mpt olmo jais trillion granite-docling exaone4",
+    "llama-bpe": "llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano glm4",
+    "smaug-bpe": "dbrx chatglm-bpe",
+    "qwen2": "deepseek-r1-qwen kormo f2llmv2 stablelm2 hunyuan megrez solar-open grok-2 bailingmoe "
+    "bailingmoe2 llada-moe",
+    "smollm": "starcoder refact command-r codeshell exaone minerva-7b mellum2",
+    "gpt-4o": "llama4 kanana2 talkie minimax-m2",
+    "deepseek-v3": "hunyuan-dense joyai-llm hy_v4",
+    "poro-chat": "bloom gpt3-finnish",
+    "tiny_aya": "cohere2moe",
+}
+"""llama.cpp's other names for the same splitting."""
+
 PROBE = (
     "It's what I'D've said: we'll, WE'LL, they'Re don'T o'clock 'tis ’s\n"
     "Plain words  two   three    spaces\ttab\t\ttabs \n one\n\n two\r\n\r\n three \n \n four   \n\n\n"
@@ -107,17 +122,23 @@ PROBE = (
 """Text on which no two entries of `TABLE` split alike, but for ``whole_words``."""
 
 
+def splitter(name: str) -> Splitter | None:
+    """Return the splitting that llama.cpp calls ``name``, if it is in `TABLE`."""
+    usual = next((key for key, others in ALIASES.items() if name in others.split()), name)
+    return next((entry for entry in TABLE if entry.name == usual), None)
+
+
 @cache
 def _known() -> tuple[tuple[Splitter, list[str], set[int]], ...]:
-    return tuple((splitter, *split(build(splitter))) for splitter in TABLE)
+    return tuple((entry, *split(build(entry))) for entry in TABLE)
 
 
-def build(splitter: Splitter) -> PreTokenizer:
+def build(entry: Splitter) -> PreTokenizer:
     """Make a pre-tokenizer of the tokenizers library that splits as llama.cpp does."""
     from tokenizers import Regex
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
-    steps = [Split(Regex(expression), "isolated") for expression in splitter.expressions]
+    steps = [Split(Regex(expression), "isolated") for expression in entry.expressions]
     return Sequence([*steps, ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
@@ -134,7 +155,7 @@ def find(pre_tokenizer: PreTokenizer | None, *, whole_words: bool) -> str:
     `UnsupportedError` naming the closest one when no splitting agrees on all of `PROBE`.
     """
     pieces, ends = split(pre_tokenizer) if pre_tokenizer is not None else ([PROBE], {len(PROBE)})
-    same = [splitter for splitter, known, _ in _known() if known == pieces]
+    same = [entry for entry, known, _ in _known() if known == pieces]
     if same:
         return next((entry for entry in same if entry.whole_words == whole_words), same[0]).name
     near, _, known = max(_known(), key=lambda entry: _agreement(ends, entry[2]))

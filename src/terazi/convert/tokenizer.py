@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from terazi.convert.vocabulary import UNKNOWN, Vocabulary, from_json, from_sentencepiece
-from terazi.errors import FormatError, UnsupportedError
+from terazi.errors import FormatError, TeraziError, UnsupportedError
 from terazi.formats.huggingface.reader import read_json
 
 if TYPE_CHECKING:
@@ -42,11 +43,9 @@ def tokenizer_metadata(
     description = _description(directory)
     stated = _optional(directory / "tokenizer_config.json")
     if description is not None:
-        tokenizer = _load(description, directory)
-        try:
+        with _guarded(directory / "tokenizer.json"):
+            tokenizer = _load(description)
             vocabulary = from_json(description, tokenizer, pre)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError(directory / "tokenizer.json", f"is damaged: {error!r}") from None
     elif (directory / "tokenizer.model").is_file():
         tokenizer = None
         vocabulary = from_sentencepiece(directory / "tokenizer.model", _stated_tokens(directory, stated))
@@ -57,7 +56,10 @@ def tokenizer_metadata(
         )
     result = vocabulary.metadata(rows)
     special = _special_tokens(directory, stated, config, vocabulary)
-    around = _around(tokenizer, special) if tokenizer else {"add_bos_token": True, "add_eos_token": False}
+    around = {"add_bos_token": True, "add_eos_token": False}
+    if tokenizer is not None:
+        with _guarded(directory / "tokenizer.json"):
+            around = _around(tokenizer, special)
     for name in ("add_bos_token", "add_eos_token"):
         if isinstance(stated.get(name), bool):
             around[name] = stated[name]
@@ -150,14 +152,26 @@ def _added(id: int, content: str) -> dict[str, Any]:
     return {"id": id, "content": content, "special": True, **plain}
 
 
-def _load(description: Mapping[str, Any], directory: Path) -> Tokenizer:
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes the code that reads it raise into a `FormatError`."""
+    try:
+        yield
+    except (TeraziError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the tokenizers library raises bare Exception, and panics are none
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise FormatError(path, f"cannot be read: {reason}") from None
+
+
+def _load(description: Mapping[str, Any]) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    try:
-        tokenizer = Tokenizer.from_str(json.dumps(description))
-    except Exception as error:  # the library raises bare Exception
-        reason = str(error)[:200]
-        raise FormatError(directory / "tokenizer.json", f"cannot be read: {reason}") from None
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        # llama.cpp's BPE has no such thing, and the library aborts on some values.
+        if description["model"].get("type") != "WordPiece" and description["model"].get(name):
+            raise UnsupportedError(f"llama.cpp has no tokenizer for BPE with {name} (tokenizer.json)")
+    tokenizer = Tokenizer.from_str(json.dumps(description))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

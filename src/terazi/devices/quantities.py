@@ -14,7 +14,7 @@ __all__ = ["ByteRate", "ByteSize", "parse_bytes"]
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
     _UNITS |= {_letter: 1000**_power, f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power}
-_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", re.IGNORECASE)
+_PATTERN = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?i?b?)\s*", re.IGNORECASE)
 
 
 def parse_bytes(text: str | float) -> int:

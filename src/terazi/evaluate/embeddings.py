@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from terazi.calibrate.corpus import sentences
 from terazi.errors import EngineError, UsageError
-from terazi.evaluate.corpus import sentences
 from terazi.evaluate.measurement import METRICS, Measurement
 from terazi.evaluate.scores import mean
 from terazi.runtime.llamacpp import open_engine

@@ -48,8 +48,8 @@ def evaluate(  # noqa: PLR0913
     Raises `EngineError` when llama.cpp cannot run the model, `UsageError` when text or reference do not fit,
     `FormatError`, `NotFoundError` or `UnsupportedError` when it is no GGUF model.
     """
+    from terazi.calibrate.corpus import evaluation_corpus, read_corpus
     from terazi.evaluate.cache import Cache
-    from terazi.evaluate.corpus import default_corpus, read_corpus
     from terazi.evaluate.setting import Setting
     from terazi.evaluate.subject import open_subject
     from terazi.runtime.engine import default_threads
@@ -62,7 +62,7 @@ def evaluate(  # noqa: PLR0913
     subject = open_subject(path)
     store = Cache(cache)
     setting = Setting(
-        corpus=read_corpus(text) if text is not None else default_corpus(),
+        corpus=read_corpus(text) if text is not None else evaluation_corpus(),
         tokens=tokens,
         context=context,
         threads=default_threads() if threads is None else threads,

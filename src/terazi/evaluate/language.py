@@ -10,8 +10,8 @@ import numpy as np
 
 from terazi.errors import EngineError, FormatError, UsageError
 from terazi.evaluate import logprobs, scores
-from terazi.evaluate.corpus import windows
 from terazi.evaluate.measurement import METRICS, Measurement
+from terazi.evaluate.windows import windows
 from terazi.files import write_text
 from terazi.runtime.llamacpp import open_engine
 
@@ -50,11 +50,12 @@ def measure(
                 f"{subject.path} and its reference cut the text into different tokens",
                 hint="compare variants of one model, with one tokenizer",
             )
-        for number, (logits, targets) in enumerate(_run(engine, cut, subject.path.name, progress)):
+        for window, rows, logits in _run(engine, cut, subject.path.name, progress):
+            targets = _following(cut)[window, rows]
             if base is None:
                 found.append(scores.score(logits, targets))
             else:
-                found.append(scores.compare(logits, base.rows[number], targets))
+                found.append(scores.compare(logits, base.rows[window, rows], targets))
             _check(found[-1], subject)
         conditions = {
             "corpus": setting.corpus.name,
@@ -67,10 +68,15 @@ def measure(
     return _measurements(scores.concatenate(found), subject, reference, setting.device, conditions, floor)
 
 
+def _following(cut: np.ndarray) -> np.ndarray:
+    """Return the tokens that scored positions predict: int32[windows, scored]."""
+    return cut[:, logprobs.first_scored(cut.shape[1]) + 1 :]
+
+
 def _run(
     engine: Engine, cut: np.ndarray, name: str, progress: Progress
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the scored logits float32[n, vocabulary] of each window and the tokens that follow, int32[n].
+) -> Iterator[tuple[int, slice, np.ndarray]]:
+    """Yield window, rows of its scored positions, and their logits float32[n, vocabulary].
 
     As in llama-perplexity the begin token, when the model wants one, takes the place of the first token.
     """
@@ -79,10 +85,16 @@ def _run(
     asked = cut.copy()
     if engine.begin_token is not None:
         asked[:, 0] = engine.begin_token
+    window, row, scored = 0, 0, context - 1 - first
     progress(name, 0, cut.size, unit="tokens")
-    for number, logits in enumerate(engine.stream_logits(asked, first=first)):
-        yield logits[:-1], cut[number, first + 1 :]
-        progress(name, (number + 1) * context, count * context, unit="tokens")
+    for logits in engine.stream_logits(asked, first=first):
+        used = logits[: scored - row]  # the last position has no token to predict
+        if len(used):
+            yield window, slice(row, row + len(used)), used
+        row += len(logits)
+        if row > scored:
+            window, row = window + 1, 0
+            progress(name, window * context, count * context, unit="tokens")
 
 
 def reference_file(reference: Subject, setting: Setting, cache: Cache, progress: Progress) -> Path:
@@ -100,10 +112,10 @@ def reference_file(reference: Subject, setting: Setting, cache: Cache, progress:
     with open_engine(reference.path, context=setting.context, threads=setting.threads) as engine:
         cut = windows(engine, setting.corpus, tokens=setting.tokens, context=setting.context)
         with logprobs.write_file(path, cut, engine.vocabulary) as file:
-            for logits, targets in _run(engine, cut, f"{reference.path.name} (reference)", progress):
-                rows = logprobs.encode(logits)
-                file.write(rows.data)
-                found.append(scores.compare(logits, rows, targets))
+            for window, rows, logits in _run(engine, cut, f"{reference.path.name} (reference)", progress):
+                stored = logprobs.encode(logits)
+                file.write(stored.data)
+                found.append(scores.compare(logits, stored, _following(cut)[window, rows]))
                 _check(found[-1], reference)
     _write_floor(path, scores.concatenate(found))
     cache.trim(path)

@@ -28,6 +28,7 @@ _MAGIC = b"_logits_"
 _HEADER = struct.Struct("<8sIii")
 _RANGE = np.float32(16)
 _LARGEST_CODE = np.float32(65535)
+_SMALLEST_SCALE = np.finfo(np.float32).tiny  # its inverse is finite; logits this close count as equal
 _BLOCK_VALUES = 1 << 19
 
 
@@ -57,7 +58,7 @@ def encode(logits: np.ndarray) -> np.ndarray:
         scale = (highest - lowest) / _LARGEST_CODE
         header = np.stack([scale, lowest - highest - np.log(total).astype(np.float32)], axis=1)
         result[start : start + step, :4] = np.ascontiguousarray(header, np.float32).view(np.uint16)
-        inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
+        inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale >= _SMALLEST_SCALE)
         codes = np.maximum(block - lowest[:, None], np.float32(0))
         codes *= inverse[:, None]
         result[start : start + step, 4 : 4 + vocabulary] = np.rint(codes, out=codes)

@@ -75,10 +75,11 @@ def compare(logits: np.ndarray, base: np.ndarray, targets: np.ndarray) -> TokenS
         base_nll[rows] = -np.take_along_axis(reference, chosen, axis=1)[:, 0].astype(np.float64)
         same[rows] = block.argmax(axis=1) == reference.argmax(axis=1)
         weight = np.exp(reference)
-        weight[reference <= _LOWEST_LOG_PROBABILITY] = 0
+        rare = reference <= _LOWEST_LOG_PROBABILITY
         reference -= block
         reference += total.astype(np.float32)[:, None]
         reference *= weight
+        reference[rare] = 0
         kld[rows] = reference.sum(axis=1, dtype=np.float64)
     return TokenScores(nll, base_nll, kld, np.exp(-nll) - np.exp(-base_nll), same)
 
@@ -117,7 +118,8 @@ def mean(values: np.ndarray) -> Estimate:
 def perplexity(nll: np.ndarray) -> Estimate:
     """Return ``exp(mean nll)`` and its propagated standard error."""
     log = mean(nll)
-    return Estimate(math.exp(log.value), math.exp(log.value) * log.error)
+    value = math.exp(min(log.value, 700.0))  # beyond that a float ends, and so does any meaning
+    return Estimate(value, value * log.error)
 
 
 def statistics(scores: TokenScores) -> dict[str, float]:

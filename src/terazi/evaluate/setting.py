@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from terazi.runtime.llamacpp import library
 
 if TYPE_CHECKING:
-    from terazi.evaluate.corpus import Corpus
+    from terazi.calibrate.corpus import Corpus
 
 __all__ = ["Setting"]
 

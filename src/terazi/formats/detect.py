@@ -16,6 +16,7 @@ __all__ = ["FORMATS", "open_model"]
 # Format -> module with `detect(path) -> bool` and `read(path) -> Model`; imported on use, tried in order.
 FORMATS: dict[str, str] = {
     "gguf": "terazi.formats.gguf",
+    "mlx": "terazi.formats.mlx",
     "huggingface": "terazi.formats.huggingface",
     "onnx": "terazi.formats.onnx",
 }

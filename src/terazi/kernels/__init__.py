@@ -1,10 +1,15 @@
-"""The compiled block kernels, typed; the only package that imports the native module."""
+"""The compiled block kernels, typed; the only package that imports the native module.
+
+The environment variable TERAZI_SIMD forces an instruction set: baseline, avx2 or avx512.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from terazi import _native
+from terazi.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,6 +17,13 @@ if TYPE_CHECKING:
     from terazi.dtypes import DType
 
 __all__ = ["dequantize", "first_invalid_block", "quantize"]
+
+if _forced := os.environ.get("TERAZI_SIMD"):
+    try:
+        _native.use_instruction_set(_forced)
+    except ValueError as error:
+        choices = ", ".join(_native.instruction_sets())
+        raise UsageError(f"TERAZI_SIMD: {error}", hint=f"it has {choices}") from None
 
 
 def quantize(kind: DType, x: np.ndarray, importance: np.ndarray | None, threads: int) -> np.ndarray:

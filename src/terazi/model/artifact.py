@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,3 +51,9 @@ class Artifact:
             versions={"terazi": version("terazi")},
             **facts,
         )
+
+    @staticmethod
+    def of_directory(directory: Path, *, format: str, **facts: Any) -> Artifact:
+        """Describe a directory of model files: every file below it counts."""
+        files = sorted(file for file in directory.rglob("*") if file.is_file())
+        return replace(Artifact.of_files(files, format=format, **facts), path=directory)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from terazi.dtypes import TYPES, Precision
+from terazi.errors import TeraziError
+from terazi.model.arch import architecture
 from terazi.model.license import LicenseCheck, Use, check_license
 from terazi.model.memory import MemoryNeed, memory_needed
 
@@ -61,6 +63,7 @@ class Description:
 
 _DESKTOP = ("Linux x86-64", "Linux Arm", "macOS", "Windows")
 _PHONES = ("Android", "iOS")
+_RECENT_TYPES = {"MXFP4", "NVFP4", "Q1_0", "Q2_0"}  # added to llama.cpp since August 2025
 _BROWSER_FILE_LIMIT = 2 << 30  # wllama: one file may have 2 GB
 
 _RUNTIMES: dict[Literal["gguf", "huggingface", "onnx", "mlx"], tuple[RuntimeFit, ...]] = {
@@ -148,13 +151,26 @@ def _precision(model: Model) -> Precision:
 
 
 def _runtimes(model: Model, nbytes: int) -> tuple[RuntimeFit, ...]:
+    """Return the engines of the format, without llama.cpp where Terazi has no conversion to GGUF."""
     fits = _RUNTIMES[model.format]
-    if model.format == "gguf" and nbytes > _BROWSER_FILE_LIMIT * len(model.files):
-        note = "in parts below 2 GB each; this model has larger files"
-        return tuple(
-            fit
-            if fit.runtime != "wllama"
-            else RuntimeFit(runtime="wllama", platforms=fit.platforms, note=note)
-            for fit in fits
-        )
-    return fits
+    if model.format == "huggingface" and not _converts(model):
+        return tuple(fit for fit in fits if fit.runtime != "llama.cpp")
+    if model.format != "gguf":
+        return fits
+    types = {tensor.type for tensor in model.tensors.values()}
+    notes = {"llama.cpp": [], "wllama": []}
+    if recent := sorted(types & _RECENT_TYPES):
+        notes["llama.cpp"].append(f"a recent version, for {', '.join(recent)}")
+    if nbytes > _BROWSER_FILE_LIMIT * len(model.files):
+        notes["wllama"].append("in parts below 2 GB each; this model has larger files")
+    if any(type.startswith("IQ") for type in types):
+        notes["wllama"].append("IQ types are slow there")
+    return tuple(replace(fit, note="; ".join(filter(None, [fit.note, *notes[fit.runtime]]))) for fit in fits)
+
+
+def _converts(model: Model) -> bool:
+    try:
+        architecture(model.metadata)
+    except TeraziError:
+        return False
+    return True

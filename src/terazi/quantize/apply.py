@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from terazi.codecs import dequantize_rows, quantize_rows
+from terazi.codecs import dequantize_rows, quantize_rows, validate_rows
 from terazi.dtypes import dtype
 from terazi.errors import FormatError, UsageError
 from terazi.formats.gguf import Output, write_many
@@ -31,8 +32,6 @@ __all__ = ["apply", "apply_many"]
 
 # Weights that one thread decodes and encodes at a time: its float32 rows stay in a core's own cache.
 _CHUNK_WEIGHTS = 1 << 18
-# Largest float16; scales are stored so, hence larger weights may overflow.
-_SAFE_MAGNITUDE = 32768.0
 
 
 def apply(
@@ -72,8 +71,9 @@ def apply_many(
     for plan in plans:
         _check_fit(plan, model)
         _check_importance(plan, calibration)
-    with ThreadPoolExecutor(threads or _core_count(), "quantize") as pool:
-        encoder = _Encoder(pool, _types_by_tensor(plans), calibration or {}, str(model.path))
+    helpers = (threads or _core_count()) - 1
+    with ThreadPoolExecutor(max(helpers, 1), "quantize") as pool:
+        encoder = _Encoder(pool, helpers, _types_by_tensor(plans), calibration or {}, str(model.path))
         wanted = [
             Output(
                 path=Path(output),
@@ -95,6 +95,7 @@ class _Encoder:
     """
 
     pool: ThreadPoolExecutor
+    helpers: int
     types: Mapping[str, set[str]]
     importance: Mapping[str, np.ndarray]
     where: str
@@ -120,23 +121,25 @@ class _Encoder:
         }
         importance = self._importance_of(source)
 
-        def work(first: int, last: int) -> None:
-            here = {type: out[first - start : last - start] for type, out in encoded.items()}
-            _encode_rows(source, first, last, importance, here)
+        def work_off(spans: deque[tuple[int, int]]) -> None:
+            while span := _next(spans):
+                here = {type: out[span[0] - start : span[1] - start] for type, out in encoded.items()}
+                _encode_rows(source, *span, importance, here)
 
-        jobs = [self.pool.submit(work, *span) for span in _spans(source, start, stop, len(importance))]
+        spans = deque(_spans(source, start, stop, len(importance)))
+        jobs = [self.pool.submit(work_off, spans) for _ in range(min(self.helpers, len(spans) - 1))]
         try:
+            work_off(spans)
             for job in jobs:
                 job.result()
-        except (ValueError, UsageError) as error:
+        except ValueError as error:
             raise FormatError(
                 self.where,
                 f"tensor {source.name}: {error}",
                 hint="the model is damaged or was saved wrongly: get or convert it again",
             ) from None
         finally:
-            for job in jobs:
-                job.cancel()
+            spans.clear()
         return encoded
 
     def _importance_of(self, source: Tensor) -> np.ndarray:
@@ -152,24 +155,21 @@ def _encode_rows(
 ) -> None:
     """Fill ``targets`` (type -> uint8[rows, row_bytes]) from rows of ``source``, in this thread."""
     stored = source.encoded(start, stop)
-    copy = targets.get(source.type)
-    if copy is not None:
-        copy[:] = stored
-    if dtype(source.type).importance == "none":  # integers: nothing to decode or check
-        return
-    x = dequantize_rows(stored, source.type, source.columns, threads=1)
-    if copy is not None and not np.isfinite(x).all():
-        raise ValueError("a value is not finite")
+    x = np.empty((0, source.columns), np.float32)
     rows_per_expert = source.row_count // max(len(importance), 1)
     weights = importance[start // rows_per_expert] if len(importance) else None
+    if targets.keys() - {source.type}:
+        x = dequantize_rows(stored, source.type, source.columns, threads=1)
+        if not np.isfinite(x).all():
+            row, column = np.argwhere(~np.isfinite(x))[0].tolist()
+            raise ValueError(f"the value at row {start + row}, column {column} is not finite")
     for type, target in targets.items():
-        if type == source.type:
-            continue
-        target[:] = quantize_rows(x, type, importance=weights, threads=1)
-        if source.type != "F16" and max(x.max(), -x.min()) > _SAFE_MAGNITUDE:
-            back = dequantize_rows(target, type, source.columns, threads=1)
-            if not np.isfinite(back).all():
-                raise ValueError(f"its values reach {np.abs(x).max():.3g}, more than {type} can hold")
+        target[:] = stored if type == source.type else quantize_rows(x, type, importance=weights, threads=1)
+        try:
+            validate_rows(target, type, source.columns)
+        except FormatError:
+            reach = f": its values reach {np.abs(x).max():.3g}" if x.size else ""
+            raise ValueError(f"not finite as {type}{reach}") from None
 
 
 def _spans(source: Tensor, start: int, stop: int, experts: int) -> Iterator[tuple[int, int]]:
@@ -180,6 +180,14 @@ def _spans(source: Tensor, start: int, stop: int, experts: int) -> Iterator[tupl
         end = min(start + step, stop, (start // block + 1) * block)
         yield start, end
         start = end
+
+
+def _next(spans: deque[tuple[int, int]]) -> tuple[int, int] | None:
+    """Take a span that no other thread took."""
+    try:
+        return spans.popleft()
+    except IndexError:
+        return None
 
 
 def _types_by_tensor(plans: Sequence[Plan]) -> dict[str, set[str]]:
@@ -220,12 +228,12 @@ def _check_importance(plan: Plan, calibration: Calibration | None) -> None:
             f"{plan.preset} needs an importance matrix for {names}{more}",
             hint="make one with `terazi calibrate` and pass it as --importance",
         )
+    sizes = {name: entry.squares.size for name, entry in calibration.sums.items()} if calibration else {}
     for entry in plan.entries:
-        found = calibration.get(entry.name) if calibration else None
         expected = entry.shape[-1] * expert_count(entry.shape)
-        if found is not None and found.size != expected and _is_weighed(entry):
+        if sizes.get(entry.name, expected) != expected and _is_weighed(entry):
             raise UsageError(
-                f"the importance matrix has {found.size} values for {entry.name}, which has {expected}",
+                f"the importance matrix has {sizes[entry.name]} values for {entry.name}, not {expected}",
                 hint="it was made from another model",
             )
 

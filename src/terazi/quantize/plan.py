@@ -119,12 +119,13 @@ class Plan:
 
     def without_importance(self, calibration: Calibration | None) -> list[Entry]:
         """Return the entries that need importance and would not get it from ``calibration``."""
+        known = set(calibration or ())
         return [
             entry
             for entry in self.entries
             if entry.type != entry.source_type
             and _needs_importance(entry, self.preset)
-            and (calibration is None or entry.name not in calibration)
+            and entry.name not in known
         ]
 
     def metadata(self, model: Model) -> dict[str, Any]:
@@ -256,7 +257,8 @@ def _notes(plan: Plan, recipe: Recipe, calibration: Calibration | None) -> Itera
     if unmet := plan.without_importance(calibration):
         yield f"{len(unmet)} tensors need an importance matrix (first: {unmet[0].name}, {unmet[0].type})"
     elif calibration is not None:
-        missing = [e.name for e in plan.entries if _could_use(e) and e.name not in calibration]
+        known = set(calibration)
+        missing = [entry.name for entry in plan.entries if _could_use(entry) and entry.name not in known]
         if missing:
             yield f"the importance matrix says nothing of {', '.join(missing[:3])}" + (
                 f" and {len(missing) - 3} more" if len(missing) > 3 else ""

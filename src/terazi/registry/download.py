@@ -167,7 +167,10 @@ class _Job:
 
     def run(self, connections: int) -> bool:
         """Fetch all that is missing. Returns whether some bytes came from an earlier run."""
-        ranges = self._probe()
+        try:
+            ranges = self._probe()
+        except _ChangedError:  # not even a first byte: the file is empty
+            ranges = False
         part = self.part
         part.path.parent.mkdir(parents=True, exist_ok=True)
         if part.size is not None:

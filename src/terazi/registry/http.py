@@ -33,7 +33,11 @@ def client(*, connect: float = 5.0, read: float = 30.0) -> httpx2.Client:
 
 @contextmanager
 def open_stream(
-    http: httpx2.Client, url: str, headers: Mapping[str, str], method: str = "GET"
+    http: httpx2.Client,
+    url: str,
+    headers: Mapping[str, str],
+    method: str = "GET",
+    content: bytes | None = None,
 ) -> Iterator[httpx2.Response]:
     """Yield the response behind up to 8 redirects, its body not read yet.
 
@@ -45,7 +49,7 @@ def open_stream(
     address = httpx2.URL(url)
     sent = dict(headers)
     for _ in range(_REDIRECTS):
-        response = http.send(http.build_request(method, address, headers=sent), stream=True)
+        response = http.send(http.build_request(method, address, headers=sent, content=content), stream=True)
         try:
             if not response.has_redirect_location:
                 yield response
@@ -67,18 +71,27 @@ def get_json(http: httpx2.Client, url: str, headers: Mapping[str, str] | None = 
 
     import httpx2
 
-    try:
-        with open_stream(http, url, headers or {}) as response:
-            if response.status_code != 200:
-                raise explain(response)
-            body = bytearray()
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > _DOCUMENT:
-                    raise DownloadError(f"{response.url.host} sent an index of more than 32 MB")
-        return json.loads(body)
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError) as error:
-        raise DownloadError(f"{url}: {error or type(error).__name__}") from None
+    for attempt in (1, 2, 3):
+        try:
+            return json.loads(_small_body(http, url, headers or {}))
+        except httpx2.TransportError as error:
+            if attempt == 3 or isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                raise DownloadError(f"{url}: {error or type(error).__name__}") from None
+        except (httpx2.InvalidURL, ValueError, RecursionError) as error:
+            raise DownloadError(f"{url}: {error}") from None
+    raise AssertionError
+
+
+def _small_body(http: httpx2.Client, url: str, headers: Mapping[str, str]) -> bytes:
+    with open_stream(http, url, headers) as response:
+        if response.status_code != 200:
+            raise explain(response)
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > _DOCUMENT:
+                raise DownloadError(f"{response.url.host} sent an index of more than 32 MB")
+    return bytes(body)
 
 
 def explain(response: httpx2.Response) -> DownloadError | NotFoundError:

@@ -105,7 +105,9 @@ class Entry:
 def check_file_name(name: str, origin: Path | str) -> str:
     """Return ``name`` when it is a plain relative path inside a model. Raises `FormatError` otherwise."""
     path = PurePosixPath(name) if isinstance(name, str) and name else PurePosixPath("/")
-    unsafe = path.is_absolute() or ".." in path.parts or len(name) > 400 or len(path.parts) > 8
+    unsafe = (
+        not path.parts or path.is_absolute() or ".." in path.parts or len(name) > 400 or len(path.parts) > 8
+    )
     if unsafe or _RESERVED.search(name) or str(path) != name:
         raise FormatError(origin, f"unsafe file name {name!r}"[:200])
     return name

@@ -134,7 +134,8 @@ def _pull_from(
                 files=tuple(files),
                 source=offered.source,
                 license=known.license if known else offered.license,
-                notes=known.notes if known else None,
+                notes=known.notes if known else offered.notes,
+                lineage=offered.lineage,
                 settings=offered.settings,
             )
             entry = store.commit(name or str(offered.name), manifest)

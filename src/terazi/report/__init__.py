@@ -1,30 +1,9 @@
 """A recommendation and its measurements, for people: one HTML file, one JSON file."""
 
-from __future__ import annotations
+from terazi.report.documents import Subject, document
+from terazi.report.html import page
+from terazi.report.methods import method
+from terazi.report.publishing import check_free, publish, repeat_command
+from terazi.report.write import write_report
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from terazi.files import write_text
-from terazi.report.document import Subject, document
-from terazi.report.page import page
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-__all__ = ["Subject", "document", "page", "write_report"]
-
-
-def write_report(
-    report: Mapping[str, Any], directory: Path | str, *, force: bool = False
-) -> tuple[Path, Path]:
-    """Write ``report.html`` and ``report.json`` of a `document` into a directory and return their paths.
-
-    Raises `ExistsError` when one exists and ``force`` is false.
-    """
-    folder = Path(directory)
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    html = write_text(folder / "report.html", page(report), force=force)
-    return html, write_text(folder / "report.json", text, force=force)
+__all__ = ["Subject", "check_free", "document", "method", "page", "publish", "repeat_command", "write_report"]

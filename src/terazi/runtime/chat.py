@@ -18,13 +18,25 @@ if TYPE_CHECKING:
 
 __all__ = ["render"]
 
-_LIMIT = 1 << 22
+_LIMIT = 1 << 22  # characters of a prompt
 
 
 def render(template: str, messages: Sequence[Mapping[str, str]], *, bos: str = "", eos: str = "") -> str:
     """Return the prompt that asks for the assistant's next message; raises `EngineError` with the reason."""
     from jinja2 import TemplateError
+    from jinja2.exceptions import SecurityError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """Refuses powers and long repetitions too, which could fill the memory in one expression."""
+
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            numbers = isinstance(left, int | float) and isinstance(right, int | float)
+            if operator == "**" or not (numbers or _length(left) * _length(right) <= _LIMIT):
+                raise SecurityError(f"{operator} makes something too large")
+            return super().call_binop(context, operator, left, right)
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
@@ -32,9 +44,7 @@ def render(template: str, messages: Sequence[Mapping[str, str]], *, bos: str = "
     def tojson(value: Any, indent: int | None = None) -> str:
         return json.dumps(value, ensure_ascii=False, indent=indent)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
@@ -56,3 +66,7 @@ def render(template: str, messages: Sequence[Mapping[str, str]], *, bos: str = "
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise EngineError(f"the model's chat template failed: {type(error).__name__}: {error}") from None
     return "".join(pieces)
+
+
+def _length(operand: Any) -> int:
+    return len(operand) if hasattr(operand, "__len__") else abs(int(operand))

@@ -44,7 +44,7 @@ class Message:
 
 
 def _write(file: IO[bytes], message: Message) -> None:
-    arrays = [np.ascontiguousarray(array) for array in message.arrays]
+    arrays = [np.asarray(array, order="C") for array in message.arrays]
     header = json.dumps(
         {"values": dict(message.values), "arrays": [[a.dtype.str, list(a.shape)] for a in arrays]}
     ).encode()

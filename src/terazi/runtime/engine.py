@@ -67,7 +67,10 @@ class Engine(ABC):
         """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
 
     def stream_logits(self, windows: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
-        """Yield `logits` of each row of ``windows`` (int32[n, length]); the next row may run meanwhile."""
+        """Yield the logits of each row of ``windows`` (int32[n, length]) from ``first`` on, in order.
+
+        A row may come in several pieces, float32[k, vocabulary]; the next may be running meanwhile.
+        """
         for window in windows:
             yield self.logits(window.tolist(), first=first)
 

@@ -40,7 +40,7 @@ class Candidate:
     ``memory_needed`` (bytes) covers weights, KV cache and working buffers at the asked context;
     ``token_bytes`` is what generating one token reads from memory; ``types`` counts weights by tensor type.
     ``source`` marks the model that the others are made from and compared with. ``failure`` says why a
-    variant could not be made or measured.
+    variant could not be made or measured, ``skipped`` why that was not tried.
     """
 
     label: str
@@ -54,9 +54,15 @@ class Candidate:
     samples: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
     failure: str | None = None
+    skipped: str | None = None
     path: Path | None = None
     digest: str | None = None
     plan_digest: str | None = None
+
+    @property
+    def ran(self) -> bool:
+        """Whether it was measured."""
+        return bool(self.measurements) and self.failure is None
 
     @property
     def main_type(self) -> str:
@@ -120,8 +126,9 @@ class Framework:
 class Recommendation:
     """The outcome of a comparison: the pick, or what would have to change, with the reasons in sentences.
 
-    ``ranked`` lists what keeps the limits, best first; ``front`` holds the labels that no other variant beats
-    in quality, size and speed at once.
+    ``ranked`` lists what keeps the limits, best first; ``against`` says why not the next two. ``beaten_by``
+    names, for a variant, another that is at least as good in quality, size and speed and better in one; what
+    is not in it is the Pareto front.
     """
 
     device: Device
@@ -131,8 +138,9 @@ class Recommendation:
     quality_metric: QualityMetric | None
     ranked: tuple[Scored, ...]
     rejected: tuple[Rejection, ...]
-    front: frozenset[str]
+    beaten_by: Mapping[str, str]
     reasons: tuple[str, ...]
+    against: tuple[str, ...]
     framework: Framework
     changes: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()

@@ -35,17 +35,20 @@ def megabytes(nbytes: float) -> str:
 def violations(candidate: Candidate, device: Device, budget: Budget, context: int) -> list[Violation]:
     """Return every limit that ``candidate`` breaks; empty when it may be recommended.
 
-    A limit on something that was not measured counts as broken.
+    Of a variant that has not run only what is predicted counts: size, memory, types and estimated speed. In
+    one that has, a limit on something that was not measured counts as broken.
     """
-    if candidate.failure is not None:
-        return [Violation(candidate.failure, "")]
-    return [
+    if refused := candidate.failure or candidate.skipped:
+        return [Violation(refused, "")]
+    known = [
         *_size(candidate, device, budget),
         *_memory(candidate, device, budget, context),
         *_types(candidate, device),
-        *_speed(candidate, device, budget),
-        *_quality(candidate, budget),
     ]
+    if not candidate.measurements and (known or device.detected):
+        return known  # that is enough not to run it; what only running shows is not held against it
+    known += _speed(candidate, device, budget)
+    return [*known, *_quality(candidate, budget)] if candidate.measurements else known
 
 
 def _size(candidate: Candidate, device: Device, budget: Budget) -> Iterator[Violation]:

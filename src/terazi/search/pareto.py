@@ -1,4 +1,4 @@
-"""The Pareto front: what nothing else beats in every respect at once."""
+"""The Pareto front: what no other is at least as good as in every respect."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["front"]
+__all__ = ["dominators"]
 
 
-def front(points: Sequence[tuple[float, ...]]) -> list[int]:
-    """Return the indexes of points that no other point dominates; smaller is better in every coordinate.
+def dominators(points: Sequence[tuple[float, ...]]) -> list[int | None]:
+    """Return for each point the index of one that dominates it, or None: those are the Pareto front.
 
-    A point dominates another when it is no larger in any coordinate and smaller in one. Equal points stay
-    together.
+    Smaller is better in every coordinate. A point dominates another when it is no larger in any coordinate
+    and smaller in one, so equal points stay together. The dominator named is itself on the front.
     """
     return [
-        index
-        for index, point in enumerate(points)
-        if not any(_dominates(other, point) for other in points if other is not point)
+        min(
+            (index for index, other in enumerate(points) if _dominates(other, point)),
+            key=lambda index: (sum(_dominates(third, points[index]) for third in points), points[index]),
+            default=None,
+        )
+        for point in points
     ]
 
 

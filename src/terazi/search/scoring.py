@@ -32,8 +32,8 @@ _FULL_BITS = 16.0
 
 
 def quality_metric(candidates: Sequence[Candidate]) -> QualityMetric | None:
-    """Return the best metric that every working variant has, or None when nothing was measured."""
-    working = [candidate for candidate in candidates if candidate.failure is None]
+    """Return the best metric that every variant that ran has, or None when nothing was measured."""
+    working = [candidate for candidate in candidates if candidate.ran]
     for metric in get_args(QualityMetric):
         measured = [c for c in working if c.measured(metric) is not None]
         if measured and all(c.value(metric) is not None for c in working):

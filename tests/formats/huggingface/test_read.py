@@ -141,6 +141,8 @@ def test_templates_make_an_instruct_variant(minilm, tmp_path):
 def test_quantized_checkpoints_are_named(minilm, tmp_path):
     directory = copied(minilm, tmp_path)
     config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"quantization_config": {"bits": 4}}))
-    with pytest.raises(UnsupportedError, match="already quantized"):
+    (directory / "config.json").write_text(
+        json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes"}})
+    )
+    with pytest.raises(UnsupportedError, match="quantized"):
         open_model(directory)

@@ -92,6 +92,8 @@ class _Numbers:
         if key is None:
             return default
         value = self.values[key]
+        if isinstance(value, list) and value and all(type(entry) is int for entry in value):
+            value = max(value)  # one per layer
         if type(value) is not int or not 0 <= value < 1 << 53:
             raise FormatError(self.path, f"{key} is not a positive whole number: {str(value)[:40]}")
         return value

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from terazi.errors import FormatError, NotFoundError, UnsupportedError
-from terazi.formats.huggingface import safetensors
+from terazi.formats.huggingface import packed, safetensors
 from terazi.formats.huggingface.describe import (
     chat_template,
     read_config,
@@ -16,10 +16,10 @@ from terazi.formats.huggingface.describe import (
 )
 from terazi.model import Model, Tensor
 
-__all__ = ["detect", "read", "read_json"]
+__all__ = ["COMPANIONS", "detect", "read", "read_json", "read_weights"]
 
 _INDEX = "model.safetensors.index.json"
-_COMPANIONS = (
+COMPANIONS = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -49,7 +49,7 @@ def read(path: Path | str) -> Model:
 
     ``metadata`` of the result is config.json, and ``files`` lists the weights and whichever of the
     tokenizer's and template's files are there. Raises `FormatError`, `NotFoundError` (a missing part) or
-    `UnsupportedError` (weights that are already quantized in another toolkit's format).
+    `UnsupportedError` (weights quantized by another method than GPTQ, AWQ or compressed-tensors).
     """
     path = Path(path)
     directory = path if path.is_dir() else path.parent
@@ -59,13 +59,18 @@ def read(path: Path | str) -> Model:
             hint="put the model's config.json and tokenizer files beside the safetensors file",
         )
     metadata = read_json(directory / "config.json")
-    if "quantization_config" in metadata or "quantization" in metadata:
+    if "quantization" in metadata:
         raise UnsupportedError(
             f"{directory}: its weights are already quantized (see config.json)",
             hint="get the original, unquantized checkpoint of this model",
         )
-    weights, tensors = _read_weights(directory)
-    companions = tuple(directory / name for name in _COMPANIONS if (directory / name).is_file())
+    quantization = metadata.get("quantization_config")
+    if quantization is not None:
+        packed.check(quantization, directory)
+    weights, tensors = read_weights(directory)
+    if quantization is not None:
+        tensors = packed.unpack(tensors, quantization, directory)
+    companions = tuple(directory / name for name in COMPANIONS if (directory / name).is_file())
     config = read_config(directory, metadata)
     template = chat_template(directory)
     return Model(
@@ -93,19 +98,20 @@ def _has_weights(directory: Path) -> bool:
     return (directory / _INDEX).is_file() or any(directory.glob("*.safetensors"))
 
 
-def _read_weights(directory: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
+def read_weights(directory: Path, *, packed: bool = False) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
+    """Return the files with weights and all their tensors; ``packed`` as in `safetensors.read`."""
     index = directory / _INDEX
     if index.is_file():
-        return _read_index(index)
+        return _read_index(index, packed)
     single = directory / "model.safetensors"
     found = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
     if len(found) != 1:
         names = ", ".join(file.name for file in found[:5])
         raise FormatError(directory, f"has {len(found)} safetensors files ({names}) and no {_INDEX}")
-    return tuple(found), safetensors.read(found[0])
+    return tuple(found), safetensors.read(found[0], packed=packed)
 
 
-def _read_index(index: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
+def _read_index(index: Path, packed: bool) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise FormatError(index, "has no weight_map from tensors to files")
@@ -119,7 +125,7 @@ def _read_index(index: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
                 hint=f"all {len(names)} files that {index.name} names are needed",
             )
     files = tuple(index.parent / name for name in names)
-    parts = {file.name: safetensors.read(file) for file in files}
+    parts = {file.name: safetensors.read(file, packed=packed) for file in files}
     tensors: dict[str, Tensor] = {}
     for tensor, name in weight_map.items():
         if tensor not in parts[name]:

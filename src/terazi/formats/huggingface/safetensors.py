@@ -11,7 +11,7 @@ import mmap
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from terazi.dtypes import TYPES
+from terazi.dtypes import dtype
 from terazi.errors import FormatError, UnsupportedError
 from terazi.formats.mapped import MappedFile
 from terazi.model import Tensor
@@ -25,6 +25,7 @@ _MAX_HEADER = 100_000_000  # the format's own limit
 _MAX_AXES = 16
 # Names are the same as GGUF's. Integers are buffers such as position ids.
 _TYPES = ("F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64")
+_PACKED_TYPES = ("U8", "U32")
 _OTHER_TYPES = (
     "BOOL",
     "U8",
@@ -49,8 +50,11 @@ def detect(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{"
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Map all tensors of one file, by name, in file order. Raises `FormatError`, `UnsupportedError`."""
+def read(path: Path, *, packed: bool = False) -> dict[str, Tensor]:
+    """Map all tensors of one file, by name, in file order; with ``packed`` also words of packed integers.
+
+    Raises `FormatError`, and `UnsupportedError` for other types.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         size = path.stat().st_size
@@ -62,7 +66,9 @@ def read(path: Path) -> dict[str, Tensor]:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     base = 8 + length
     entries = [
-        _entry(path, name, value, size - base) for name, value in header.items() if name != "__metadata__"
+        _entry(path, name, value, size - base, packed)
+        for name, value in header.items()
+        if name != "__metadata__"
     ]
     entries.sort(key=lambda entry: entry[3])
     end = 0
@@ -94,19 +100,21 @@ def parse_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
     return value
 
 
-def _entry(path: Path, name: str, value: Any, room: int) -> tuple[str, str, tuple[int, ...], int, int]:
+def _entry(
+    path: Path, name: str, value: Any, room: int, packed: bool
+) -> tuple[str, str, tuple[int, ...], int, int]:
     """Check one header entry against the file; returns name, type, shape, start, stop."""
     what = f"tensor {name[:80]!r}"
     try:
         kind, shape, (start, stop) = value["dtype"], value["shape"], value["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise FormatError(path, f"{what} lacks a dtype, shape or data_offsets", hint=_HINT) from None
-    if kind in _OTHER_TYPES:
+    if kind in _OTHER_TYPES and not (packed and kind in _PACKED_TYPES):
         raise UnsupportedError(
             f"{path}: {what} has type {kind}; weights must be F32, F16 or BF16",
             hint="get the original, unquantized checkpoint of this model",
         )
-    if kind not in _TYPES:
+    if kind not in (*_TYPES, *_PACKED_TYPES):
         raise FormatError(path, f"{what} has unknown type {str(kind)[:40]!r}", hint=_HINT)
     numbers = [*shape, start, stop] if isinstance(shape, list) else [None]
     if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) > _MAX_AXES:
@@ -115,7 +123,7 @@ def _entry(path: Path, name: str, value: Any, room: int) -> tuple[str, str, tupl
         raise FormatError(path, f"{what} has no elements: its shape is {shape}", hint=_HINT)
     if start > stop or stop > room:
         raise FormatError(path, f"{what} lies outside the file", hint=_HINT)
-    if prod(shape) * TYPES[kind].block_bytes != stop - start:
+    if prod(shape) * dtype(kind).block_bytes != stop - start:
         raise FormatError(
             path, f"{what}: {kind} of shape {shape} does not fill its {stop - start} bytes", hint=_HINT
         )

@@ -21,6 +21,7 @@ _MODULES = (
     "bert",
     "cohere",
     "gemma",
+    "gemma3n",
     "gpt",
     "granite",
     "lfm2",

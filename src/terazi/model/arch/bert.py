@@ -8,7 +8,7 @@ import numpy as np
 
 from terazi.errors import FormatError
 from terazi.model.arch.change import skipping_rows
-from terazi.model.arch.table import Architecture, Reader, Source, To, constant, integer, real
+from terazi.model.arch.table import Architecture, Back, Reader, Source, To, constant, integer, real
 
 __all__ = ["ARCHITECTURES", "ENCODER", "GELU", "TOKEN_TYPES", "UNUSED_HEADS"]
 
@@ -77,6 +77,7 @@ ARCHITECTURES = (
     Architecture(
         name="bert",
         classes=("BertModel", "BertForMaskedLM"),
+        back=Back("bert", wrapper=""),
         parameters=ENCODER,
         tensors=EMBEDDINGS | LAYERS,
         tokenizer=TOKEN_TYPES,

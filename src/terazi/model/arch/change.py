@@ -1,4 +1,4 @@
-"""Weights rearranged on the way to GGUF; each change reads only the rows that are asked for."""
+"""Weights rearranged on the way to GGUF and back; each change reads only the rows that are asked for."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import numpy as np
 from terazi.codecs import quantize_rows
 from terazi.dtypes import dtype
 from terazi.errors import FormatError
+from terazi.model.arch.table import Change
 from terazi.model.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from terazi.model.arch.table import Change, Source
+    from terazi.model.arch.table import Source
 
 __all__ = [
     "chain",
     "computed",
+    "flat",
     "interleaved",
     "mapped",
+    "padded_rows",
     "part",
     "plus_one",
     "recoded",
@@ -52,26 +55,21 @@ def recoded(tensor: Tensor, type: str) -> Tensor:
     return Tensor(name=tensor.name, shape=tensor.shape, type=type, read=read)
 
 
-def mapped(function: Callable[[np.ndarray], np.ndarray]) -> Change:
-    """Apply an element-wise function."""
-    return lambda tensor, source: computed(tensor, function)
+def reordered(tensor: Tensor, order: np.ndarray, axis: int = 0) -> Tensor:
+    """Take rows (``axis`` 0) or columns (1) of a matrix, or the elements of a vector, in another order."""
+    if axis == 0:
+        one_by_one = _viewed(tensor, (tensor.size, 1)) if len(tensor.shape) == 1 else tensor
+        taken = one_by_one.taking_rows(order)
+        return _viewed(taken, (len(order),)) if len(tensor.shape) == 1 else taken
+    kind = dtype(tensor.type)
+    if kind.quantized:
+        raise FormatError(tensor.name, f"columns of {tensor.type} cannot be reordered")
 
+    def read(start: int, stop: int) -> np.ndarray:
+        rows = np.ascontiguousarray(tensor.read(start, stop)).reshape(stop - start, -1, kind.block_bytes)
+        return rows[:, order].reshape(stop - start, -1)
 
-def plus_one(tensor: Tensor, source: Source) -> Tensor:
-    """Add one: norms that are stored as a difference from 1 (Gemma)."""
-    return computed(tensor, lambda rows: rows + np.float32(1))
-
-
-def shaped(*shape: int) -> Change:
-    """View a tensor as ``shape``; one entry may be -1."""
-
-    def change(tensor: Tensor, source: Source) -> Tensor:
-        whole = tuple(tensor.size // -prod(shape) if size == -1 else size for size in shape)
-        if prod(whole) != tensor.size:
-            raise FormatError(tensor.name, f"{tensor.shape} cannot be seen as {shape}")
-        return _viewed(tensor, whole)
-
-    return change
+    return Tensor(name=tensor.name, shape=(*tensor.shape[:-1], len(order)), type=tensor.type, read=read)
 
 
 def _viewed(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -89,96 +87,117 @@ def _viewed(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     return Tensor(name=tensor.name, shape=shape, type=tensor.type, read=read)
 
 
-def _by_element(tensor: Tensor) -> Tensor:
-    """View a vector as a matrix of one column, so that its elements can be taken like rows."""
-    return _viewed(tensor, (tensor.size, 1)) if len(tensor.shape) == 1 else tensor
+def mapped(
+    function: Callable[[np.ndarray], np.ndarray], inverse: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Change:
+    """Apply an element-wise function."""
+    return Change(
+        lambda tensor, source: computed(tensor, function),
+        inverse and (lambda tensor, source: computed(tensor, inverse)),
+    )
 
 
-def _rows(tensor: Tensor, index: np.ndarray) -> Tensor:
-    """Take rows of a matrix, or elements of a vector."""
-    taken = _by_element(tensor).taking_rows(index)
-    return _viewed(taken, (len(index),)) if len(tensor.shape) == 1 else taken
+plus_one = mapped(lambda rows: rows + np.float32(1), lambda rows: rows - np.float32(1))
+"""Add one: norms that are stored as a difference from 1 (Gemma)."""
 
 
-def _height(tensor: Tensor) -> int:
-    return tensor.shape[0]
+def shaped(*shape: int) -> Change:
+    """View a tensor as ``shape``; one entry may be -1."""
+
+    def make(tensor: Tensor, source: Source) -> Tensor:
+        whole = tuple(tensor.size // -prod(shape) if size == -1 else size for size in shape)
+        if prod(whole) != tensor.size:
+            raise FormatError(tensor.name, f"{tensor.shape} cannot be seen as {shape}")
+        return _viewed(tensor, whole)
+
+    return Change(make, lambda tensor, source: _viewed(tensor, (tensor.size,)))
 
 
-def interleaved(heads: str, *fallbacks: str, rotary: str | None = None) -> Change:
+flat = Change(
+    lambda tensor, source: _viewed(tensor, (tensor.shape[0], tensor.size // tensor.shape[0])),
+    lambda tensor, source: tensor.reshaped((tensor.shape[0], 1, tensor.columns)),
+)
+"""Drop the middle axis of a depthwise convolution: [channels][1][width]."""
+
+
+def _permuted(order: Callable[[Tensor, Source], np.ndarray]) -> Change:
+    return Change(
+        lambda tensor, source: reordered(tensor, order(tensor, source)),
+        lambda tensor, source: reordered(tensor, np.argsort(order(tensor, source))),
+    )
+
+
+def interleaved(heads: str, *fallbacks: str) -> Change:
     """Reorder each head's rows from halves (Hugging Face's rotary layout) to pairs (ggml's NORM rope).
 
-    ``heads`` names the configuration key with the number of heads in this tensor. With ``rotary``, a fraction
-    of the head given by that key, only that leading part is reordered.
+    ``heads`` names the configuration key with the number of heads in this tensor.
     """
 
-    def change(tensor: Tensor, source: Source) -> Tensor:
+    def order(tensor: Tensor, source: Source) -> np.ndarray:
         count = next((source.settings[key] for key in (heads, *fallbacks) if source.settings.get(key)), 0)
-        rows = _height(tensor)
+        rows = tensor.shape[0]
         if not isinstance(count, int) or count <= 0 or rows % (2 * count):
             raise FormatError(tensor.name, f"{rows} rows are not {count} heads of pairs")
-        size = rows // count
-        turned = int(size * source.settings.get(rotary, 1.0)) if rotary else size
-        order = np.arange(size)
-        order[:turned] = order[:turned].reshape(2, -1).T.reshape(-1)
-        return _rows(tensor, (np.arange(count)[:, None] * size + order).reshape(-1))
+        return np.arange(rows).reshape(count, 2, -1).swapaxes(1, 2).reshape(-1)
 
-    return change
-
-
-def reordered(tensor: Tensor, order: np.ndarray, axis: int = 0) -> Tensor:
-    """Take rows (``axis`` 0) or columns (1) of a matrix in another order."""
-    if axis == 0:
-        return _rows(tensor, order)
-    kind = dtype(tensor.type)
-    if kind.quantized:
-        raise FormatError(tensor.name, f"columns of {tensor.type} cannot be reordered")
-
-    def read(start: int, stop: int) -> np.ndarray:
-        rows = np.ascontiguousarray(tensor.read(start, stop)).reshape(stop - start, -1, kind.block_bytes)
-        return rows[:, order].reshape(stop - start, -1)
-
-    return Tensor(name=tensor.name, shape=(*tensor.shape[:-1], len(order)), type=tensor.type, read=read)
+    return _permuted(order)
 
 
 def regrouped(heads: str, parts: int) -> Change:
     """Reorder rows laid out as [head][part][size] to [part][head][size] (queries, keys, values of NeoX)."""
 
-    def change(tensor: Tensor, source: Source) -> Tensor:
-        count, rows = source.settings.get(heads), _height(tensor)
+    def order(tensor: Tensor, source: Source) -> np.ndarray:
+        count, rows = source.settings.get(heads), tensor.shape[0]
         if not isinstance(count, int) or count <= 0 or rows % (count * parts):
             raise FormatError(tensor.name, f"{rows} rows are not {parts} parts of {count} heads")
-        return _rows(tensor, np.arange(rows).reshape(count, parts, -1).swapaxes(0, 1).reshape(-1))
+        return np.arange(rows).reshape(count, parts, -1).swapaxes(0, 1).reshape(-1)
 
-    return change
+    return _permuted(order)
 
 
 def part(which: int, parts: int, axis: int = 0) -> Change:
     """Take one of several equal parts stored one after the other along ``axis`` (not the last one)."""
 
-    def change(tensor: Tensor, source: Source) -> Tensor:
+    def make(tensor: Tensor, source: Source) -> Tensor:
         if tensor.shape[axis] % parts:
             raise FormatError(tensor.name, f"{tensor.shape} does not split into {parts} parts")
         size = tensor.shape[axis] // parts
+        wanted = np.arange(which * size, (which + 1) * size)
         if len(tensor.shape) == 1:
-            return _rows(tensor, np.arange(which * size, (which + 1) * size))
-        index = np.arange(tensor.row_count).reshape(tensor.shape[:-1])
-        taken = index.take(np.arange(which * size, (which + 1) * size), axis=axis)
+            return reordered(tensor, wanted)
+        taken = np.arange(tensor.row_count).reshape(tensor.shape[:-1]).take(wanted, axis=axis)
         return tensor.taking_rows(taken.reshape(-1)).reshaped((*taken.shape, tensor.columns))
 
-    return change
+    return Change(make)
 
 
 def skipping_rows(count: Callable[[Source], int]) -> Change:
     """Leave out leading rows: positions that a model reserves for padding (RoBERTa)."""
-
-    def change(tensor: Tensor, source: Source) -> Tensor:
-        return tensor.taking_rows(np.arange(count(source), _height(tensor)))
-
-    return change
+    return Change(
+        lambda tensor, source: tensor.taking_rows(np.arange(count(source), tensor.shape[0])),
+    )
 
 
-def swapped(tensor: Tensor, source: Source) -> Tensor:
-    """Exchange the last two axes (layers that store inputs by outputs, such as GPT-2's); vectors stay."""
+def padded_rows(height: str) -> Change:
+    """Add rows of zeros up to the number that the setting ``height`` names."""
+
+    def make(tensor: Tensor, source: Source) -> Tensor:
+        wanted, rows = source.settings.get(height), tensor.shape[0]
+        if not isinstance(wanted, int) or wanted <= rows or len(tensor.shape) != 2:
+            return tensor
+        if wanted > 2 * rows:
+            raise FormatError(tensor.name, f"{rows} rows are far from the {wanted} that {height} names")
+
+        def read(start: int, stop: int) -> np.ndarray:
+            kept = tensor.read(min(start, rows), min(stop, rows))
+            return np.concatenate([kept, np.zeros((stop - start - len(kept), tensor.row_bytes), np.uint8)])
+
+        return Tensor(name=tensor.name, shape=(wanted, tensor.columns), type=tensor.type, read=read)
+
+    return Change(make)
+
+
+def _swap(tensor: Tensor, source: Source) -> Tensor:
     kind = dtype(tensor.type)
     if len(tensor.shape) == 1:
         return tensor
@@ -198,12 +217,22 @@ def swapped(tensor: Tensor, source: Source) -> Tensor:
     return Tensor(name=tensor.name, shape=(*lead, wide, high), type=tensor.type, read=read)
 
 
+swapped = Change(_swap, _swap)
+"""Exchange the last two axes (layers that store inputs by outputs, such as GPT-2's); vectors stay."""
+
+
 def chain(*changes: Change) -> Change:
     """Make several changes one after the other."""
 
-    def change(tensor: Tensor, source: Source) -> Tensor:
+    def make(tensor: Tensor, source: Source) -> Tensor:
         for step in changes:
-            tensor = step(tensor, source)
+            tensor = step.make(tensor, source)
         return tensor
 
-    return change
+    def undo(tensor: Tensor, source: Source) -> Tensor:
+        for step in reversed(changes):
+            assert step.undo is not None
+            tensor = step.undo(tensor, source)
+        return tensor
+
+    return Change(make, undo if all(step.undo for step in changes) else None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from terazi.model.arch.change import plus_one
 from terazi.model.arch.decoder import PARAMETERS, TENSORS
 from terazi.model.arch.qwen import QUERY_KEY_NORMS
 from terazi.model.arch.rope import rope_value
-from terazi.model.arch.table import Architecture, To, integer, layers_of_kind, real
+from terazi.model.arch.table import Architecture, Back, Settings, To, integer, layers_of_kind, real
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "GELU", "WINDOWED"]
 
 GELU = {"hidden_activation": ("gelu_pytorch_tanh",)}
 
@@ -39,10 +41,23 @@ WINDOWED = PARAMETERS | {
 }
 """Gemma's config.json leaves out what is transformers' default."""
 
+
+def _query_scale(largest: int) -> Callable[[Settings], Settings]:
+    """llama.cpp scales queries by the head size but for the 27B model, which it knows by its layers."""
+
+    def settings(found: Settings) -> Settings:
+        whole = found["num_hidden_layers"] == largest
+        size = found["hidden_size"] // found["num_attention_heads"] if whole else found["head_dim"]
+        return {"query_pre_attn_scalar": size}
+
+    return settings
+
+
 ARCHITECTURES = (
     Architecture(
         name="gemma",
         classes=("GemmaForCausalLM",),
+        back=Back("gemma"),
         parameters=PARAMETERS,
         tensors=TENSORS | NORMS | {"lm_head": None},
         expects=GELU,
@@ -50,6 +65,7 @@ ARCHITECTURES = (
     Architecture(
         name="gemma2",
         classes=("Gemma2ForCausalLM",),
+        back=Back("gemma2", settings=_query_scale(46)),
         parameters=WINDOWED | {"attn_logit_softcapping": real("attn_logit_softcapping")},
         tensors=TENSORS | SANDWICH | {"lm_head": None},
         expects=GELU,
@@ -57,6 +73,7 @@ ARCHITECTURES = (
     Architecture(
         name="gemma3",
         classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+        back=Back("gemma3_text", settings=_query_scale(62)),
         parameters=WINDOWED
         | {
             "rope.freq_base": rope_value("rope_theta", default=1e6),

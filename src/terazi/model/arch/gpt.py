@@ -6,7 +6,7 @@ import numpy as np
 
 from terazi.model.arch.change import regrouped, swapped
 from terazi.model.arch.rope import rope, rope_value
-from terazi.model.arch.table import Architecture, Settings, To, flag, head_size, integer, real
+from terazi.model.arch.table import Architecture, Back, Settings, To, flag, head_size, integer, real
 
 __all__ = ["ARCHITECTURES"]
 
@@ -25,6 +25,7 @@ ARCHITECTURES = (
     Architecture(
         name="gpt2",
         classes=("GPT2LMHeadModel", "GPT2Model"),
+        back=Back("gpt2", wrapper="transformer."),
         parameters={
             "block_count": integer("n_layer"),
             "context_length": integer("n_positions", "n_ctx"),
@@ -52,6 +53,7 @@ ARCHITECTURES = (
     Architecture(
         name="gptneox",
         classes=("GPTNeoXForCausalLM",),
+        back=Back("gpt_neox", wrapper="gpt_neox."),
         parameters={
             "block_count": integer("num_hidden_layers"),
             "context_length": integer("max_position_embeddings"),

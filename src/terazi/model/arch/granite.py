@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from terazi.errors import FormatError
-from terazi.model.arch.change import chain, part, shaped
+from terazi.model.arch.change import chain, flat, part, shaped
 from terazi.model.arch.decoder import PARAMETERS, TENSORS
-from terazi.model.arch.lfm2 import flat
 from terazi.model.arch.llama import PAIRED
 from terazi.model.arch.mamba import decay, grouped
 from terazi.model.arch.phi import long_factors
-from terazi.model.arch.table import Architecture, Settings, To, integer, layers_of_kind, real
+from terazi.model.arch.table import Architecture, Back, Settings, To, integer, layers_of_kind, real
 
 __all__ = ["ARCHITECTURES", "SCALES", "SHARED_HALVES"]
 
@@ -104,6 +103,7 @@ ARCHITECTURES = (
     Architecture(
         name="granite",
         classes=("GraniteForCausalLM",),
+        back=Back("granite"),
         parameters=PARAMETERS | SCALES,
         tensors=TENSORS | PAIRED,
         expects={"hidden_act": ("silu",)},

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from terazi.model.arch.change import shaped
+from terazi.model.arch.change import flat
 from terazi.model.arch.decoder import PARAMETERS
-from terazi.model.arch.table import Architecture, Settings, Source, To, integer, layers_of_kind, real
-from terazi.model.tensor import Tensor
+from terazi.model.arch.table import Architecture, Settings, To, integer, layers_of_kind, real
 
 __all__ = ["ARCHITECTURES"]
 
@@ -29,11 +28,6 @@ def _feed_forward(settings: Settings) -> np.uint32:
         multiple = max(int(integer("block_multiple_of", default=256)(settings)), 1)
         width = -(-width // multiple) * multiple
     return np.uint32(width)
-
-
-def flat(tensor: Tensor, source: Source) -> Tensor:
-    """Drop the middle axis of a depthwise convolution: [channels][1][width]."""
-    return shaped(tensor.shape[0], -1)(tensor, source)
 
 
 LAYERS = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from terazi.model.arch.change import interleaved
-from terazi.model.arch.decoder import EXPERTS, PARAMETERS, TENSORS
+from terazi.model.arch.decoder import PARAMETERS, TENSORS
 from terazi.model.arch.rope import frequencies, rope_value
-from terazi.model.arch.table import Architecture, To, integer
+from terazi.model.arch.table import Architecture, Back, To, integer
 
 __all__ = ["ARCHITECTURES", "PAIRED"]
 
@@ -27,14 +27,23 @@ MIXTRAL = {
 ARCHITECTURES = (
     Architecture(
         name="llama",
-        classes=("LlamaForCausalLM", "LlamaModel", "MistralForCausalLM", "MixtralForCausalLM"),
+        classes=("LlamaForCausalLM", "LlamaModel", "MistralForCausalLM"),
+        back=Back("llama"),
+        parameters=PARAMETERS,
+        tensors=TENSORS | PAIRED,
+        extra=frequencies,
+        expects={"hidden_act": ("silu",)},
+    ),
+    Architecture(
+        name="llama",
+        classes=("MixtralForCausalLM",),
+        back=Back("mixtral"),
         parameters=PARAMETERS
         | {
-            "expert_count": integer("num_local_experts", optional=True),
-            "expert_used_count": integer("num_experts_per_tok", optional=True),
+            "expert_count": integer("num_local_experts"),
+            "expert_used_count": integer("num_experts_per_tok"),
         },
-        tensors=TENSORS | EXPERTS | MIXTRAL | PAIRED,
-        extra=frequencies,
+        tensors=TENSORS | MIXTRAL | PAIRED,
         expects={"hidden_act": ("silu",)},
     ),
     Architecture(
@@ -51,6 +60,7 @@ ARCHITECTURES = (
     Architecture(
         name="smollm3",
         classes=("SmolLM3ForCausalLM",),
+        back=Back("smollm3"),
         parameters=PARAMETERS,
         tensors=TENSORS | PAIRED,
         extra=frequencies,

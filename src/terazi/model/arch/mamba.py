@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from terazi.model.arch.change import chain, mapped, shaped
-from terazi.model.arch.lfm2 import flat
-from terazi.model.arch.table import Architecture, Change, Settings, Source, To, constant, integer, real
+from terazi.model.arch.change import chain, flat, mapped, shaped
+from terazi.model.arch.table import Architecture, Back, Change, Settings, Source, To, constant, integer, real
 from terazi.model.tensor import Tensor
 
 __all__ = ["ARCHITECTURES", "decay", "grouped"]
 
-decay = mapped(lambda rows: -np.exp(rows))
+decay = mapped(lambda rows: -np.exp(rows), lambda rows: np.log(-rows))
 """The state's decay from its stored logarithm."""
 
 
@@ -33,10 +32,10 @@ def _inner2(settings: Settings) -> np.uint32:
 def grouped(name: str) -> Change:
     """View a norm as one row per group; ``name`` is the setting with their number."""
 
-    def change(tensor: Tensor, source: Source) -> Tensor:
-        return shaped(int(integer(name, default=1)(source.settings)), -1)(tensor, source)
+    def make(tensor: Tensor, source: Source) -> Tensor:
+        return shaped(int(integer(name, default=1)(source.settings)), -1).make(tensor, source)
 
-    return change
+    return Change(make, shaped(-1).make)
 
 
 PARAMETERS = {
@@ -51,8 +50,8 @@ PARAMETERS = {
 }
 
 TENSORS = {
-    "embeddings": "token_embd",
     "embedding": "token_embd",
+    "embeddings": "token_embd",
     "norm_f": "output_norm",
     "lm_head": "output",
     "layers.{}.norm": "blk.{}.attn_norm",
@@ -66,6 +65,7 @@ ARCHITECTURES = (
     Architecture(
         name="mamba",
         classes=("MambaForCausalLM",),
+        back=Back("mamba", wrapper="backbone."),
         parameters=PARAMETERS | {"ssm.inner_size": _inner, "ssm.time_step_rank": _rank},
         tensors=TENSORS
         | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from terazi.model.arch.decoder import EXPERTS, PARAMETERS, TENSORS
 from terazi.model.arch.llama import PAIRED
 from terazi.model.arch.qwen import QUERY_KEY_NORMS
-from terazi.model.arch.table import Architecture, constant, integer, layers_of_kind, real
+from terazi.model.arch.table import Architecture, Back, constant, integer, layers_of_kind, real
 
 __all__ = ["ARCHITECTURES"]
 
@@ -24,6 +24,7 @@ ARCHITECTURES = (
     Architecture(
         name="olmo2",
         classes=("Olmo2ForCausalLM", "Olmo3ForCausalLM"),
+        back=Back("olmo2"),
         parameters=PARAMETERS
         | {
             "attention.sliding_window": integer("sliding_window", optional=True),

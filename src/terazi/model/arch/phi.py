@@ -10,7 +10,7 @@ import numpy as np
 from terazi.errors import FormatError
 from terazi.model.arch.decoder import ATTENTION, HEAD, PARAMETERS
 from terazi.model.arch.rope import rope
-from terazi.model.arch.table import Architecture, Settings, integer, real
+from terazi.model.arch.table import Architecture, Back, Settings, integer, real
 from terazi.model.tensor import Tensor
 
 __all__ = ["ARCHITECTURES", "long_factors"]
@@ -47,6 +47,7 @@ ARCHITECTURES = (
     Architecture(
         name="phi2",
         classes=("PhiForCausalLM",),
+        back=Back("phi"),
         parameters={key: read for key, read in PARAMETERS.items() if not key.endswith("rms_epsilon")}
         | {"attention.layer_norm_epsilon": real("layer_norm_eps", default=1e-5)},
         tensors=HEAD
@@ -62,6 +63,7 @@ ARCHITECTURES = (
     Architecture(
         name="phi3",
         classes=("Phi3ForCausalLM",),
+        back=Back("phi3"),
         parameters=PARAMETERS
         | {
             "attention.sliding_window": integer("sliding_window", default=0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from terazi.model.arch.decoder import EXPERTS, PARAMETERS, SHARED_EXPERT, TENSORS
-from terazi.model.arch.table import Architecture, integer
+from terazi.model.arch.table import Architecture, Back, Settings, integer
 
 __all__ = ["ARCHITECTURES", "QUERY_KEY_NORMS", "SILU"]
 
@@ -20,10 +20,16 @@ MIXTURE = PARAMETERS | {
 
 SILU = {"hidden_act": ("silu",), "use_sliding_window": (False,)}
 
+
+def _sparse(found: Settings) -> Settings:
+    return {"decoder_sparse_step": 1, "norm_topk_prob": True}
+
+
 ARCHITECTURES = (
     Architecture(
         name="qwen2",
         classes=("Qwen2ForCausalLM", "Qwen2Model"),
+        back=Back("qwen2"),
         parameters=PARAMETERS,
         tensors=TENSORS,
         expects=SILU,
@@ -31,6 +37,7 @@ ARCHITECTURES = (
     Architecture(
         name="qwen3",
         classes=("Qwen3ForCausalLM", "Qwen3Model"),
+        back=Back("qwen3"),
         parameters=PARAMETERS,
         tensors=TENSORS | QUERY_KEY_NORMS,
         expects=SILU,
@@ -38,6 +45,7 @@ ARCHITECTURES = (
     Architecture(
         name="qwen2moe",
         classes=("Qwen2MoeForCausalLM",),
+        back=Back("qwen2_moe", settings=lambda found: {"decoder_sparse_step": 1}),
         parameters=MIXTURE
         | {"expert_shared_feed_forward_length": integer("shared_expert_intermediate_size")},
         tensors=TENSORS | EXPERTS | SHARED_EXPERT,
@@ -46,6 +54,7 @@ ARCHITECTURES = (
     Architecture(
         name="qwen3moe",
         classes=("Qwen3MoeForCausalLM",),
+        back=Back("qwen3_moe", settings=_sparse),
         parameters=MIXTURE,
         tensors=TENSORS | EXPERTS | QUERY_KEY_NORMS,
         expects=SILU | {"norm_topk_prob": (True,)},

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from terazi.errors import FormatError
-from terazi.model.arch.change import chain, part, plus_one, reordered
+from terazi.model.arch.change import chain, flat, part, plus_one, reordered
 from terazi.model.arch.decoder import EXPERTS, PARAMETERS, SHARED_EXPERT, TENSORS
-from terazi.model.arch.lfm2 import flat
 from terazi.model.arch.mamba import decay
 from terazi.model.arch.qwen import QUERY_KEY_NORMS, SILU
 from terazi.model.arch.rope import rope
@@ -46,7 +45,7 @@ def tiled(*, size: str | None = None, after_keys: bool = False, axis: int = 0) -
     stand behind queries and keys, which stay.
     """
 
-    def change(tensor: Tensor, source: Source) -> Tensor:
+    def make(tensor: Tensor, source: Source) -> Tensor:
         read: Callable[[str], int] = lambda name: int(integer(name)(source.settings))  # noqa: E731
         keys, values = read("linear_num_key_heads"), read("linear_num_value_heads")
         width = read(size) if size else 1
@@ -57,7 +56,7 @@ def tiled(*, size: str | None = None, after_keys: bool = False, axis: int = 0) -
         order = np.arange(first, length).reshape(keys, values // keys, width).swapaxes(0, 1).reshape(-1)
         return reordered(tensor, np.concatenate([np.arange(first), order]), axis)
 
-    return change
+    return Change(make)
 
 
 HYBRID = PARAMETERS | {

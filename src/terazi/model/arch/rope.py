@@ -10,9 +10,10 @@ import numpy as np
 
 from terazi.errors import FormatError, UnsupportedError
 from terazi.model.arch.table import Reader, Settings, head_size
+from terazi.model.model import Model
 from terazi.model.tensor import Tensor
 
-__all__ = ["ROPE", "frequencies", "rope", "rope_value"]
+__all__ = ["ROPE", "frequencies", "rope", "rope_back", "rope_value"]
 
 # Hugging Face type -> GGUF's `rope.scaling.type`; llama3 becomes per-frequency factors (a tensor).
 _TYPES = {"linear": "linear", "yarn": "yarn", "longrope": "longrope", "su": "longrope"}
@@ -108,3 +109,42 @@ def frequencies(settings: Settings) -> Iterable[Tensor]:
     middle = 1 / ((1 - smooth) / factor + smooth)
     factors = np.where(waves < context / high, 1.0, np.where(waves > context / low, factor, middle))
     yield Tensor.from_array("rope_freqs.weight", factors.astype(np.float32))
+
+
+def rope_back(model: Model, name: str) -> dict[str, Any]:
+    """Return ``rope_parameters`` for the ``<name>.rope.*`` keys and the factor tensors of a GGUF model."""
+    keys = {
+        key.removeprefix(f"{name}.rope."): value
+        for key, value in model.metadata.items()
+        if key.startswith(f"{name}.rope.")
+    }
+    if "freq_base" not in keys:
+        return {}
+    found: dict[str, Any] = {"rope_theta": float(keys["freq_base"]), "rope_type": "default"}
+    kind = keys.get("scaling.type")
+    if kind in ("linear", "yarn"):
+        found |= {"rope_type": kind, "factor": float(keys.get("scaling.factor", 1.0))}
+    if kind in ("yarn", "longrope"):
+        found["original_max_position_embeddings"] = int(keys["scaling.original_context_length"])
+    size, whole = keys.get("dimension_count"), model.config.key_length
+    part = int(size) / whole if size is not None and whole else 1.0
+    if part != 1.0:
+        found["partial_rotary_factor"] = part
+    long, short = (model.tensors.get(f"rope_factors_{which}.weight") for which in ("long", "short"))
+    fixed = model.tensors.get("rope_freqs.weight")
+    if fixed is not None:  # Llama 3: the same factors whatever the length
+        long = short = fixed
+        found |= {"attention_factor": 1.0, "original_max_position_embeddings": model.config.context_length}
+    if long is not None and short is not None:
+        found |= {"rope_type": "longrope", "long_factor": long.rows()[0].tolist()}
+        found |= {"short_factor": short.rows()[0].tolist()}
+    if found["rope_type"] == "longrope" and "attention_factor" not in found:
+        found["attention_factor"] = float(keys.get("scaling.attn_factor", 1.0))
+    if "freq_base_swa" in keys:
+        window = {"rope_type": "default", "rope_theta": float(keys["freq_base_swa"])}
+        return {"rope_parameters": {"full_attention": found, "sliding_attention": window}}
+    # Some families read these at the top.
+    top = {"partial_rotary_factor": part, "rotary_pct": part, "rope_theta": found["rope_theta"]}
+    if "original_max_position_embeddings" in found:
+        top["original_max_position_embeddings"] = found["original_max_position_embeddings"]
+    return {"rope_parameters": found} | top

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from terazi.model.arch.decoder import ATTENTION, HEAD, PARAMETERS
-from terazi.model.arch.table import Architecture, real
+from terazi.model.arch.table import Architecture, Back, real
 
 __all__ = ["ARCHITECTURES"]
 
@@ -11,6 +11,7 @@ ARCHITECTURES = (
     Architecture(
         name="starcoder2",
         classes=("Starcoder2ForCausalLM",),
+        back=Back("starcoder2"),
         parameters={key: read for key, read in PARAMETERS.items() if not key.endswith("rms_epsilon")}
         | {"attention.layer_norm_epsilon": real("norm_epsilon", default=1e-5)},
         tensors=HEAD

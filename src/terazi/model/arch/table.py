@@ -13,7 +13,9 @@ from terazi.model.tensor import Tensor
 
 __all__ = [
     "Architecture",
+    "Back",
     "Change",
+    "Field",
     "Reader",
     "Source",
     "To",
@@ -48,8 +50,12 @@ class Source:
         return self.numbers[0]
 
 
-Change = Callable[[Tensor, Source], Tensor]
-"""Makes the weights that llama.cpp expects from those that Hugging Face stores."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Makes the weights that llama.cpp expects from those that Hugging Face stores, and undoes it."""
+
+    make: Callable[[Tensor, Source], Tensor]
+    undo: Callable[[Tensor, Source], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,18 @@ class To:
 
     name: str
     change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """What a Hugging Face checkpoint needs beyond the tables.
+
+    ``wrapper`` is the prefix of all tensors but the output; ``settings`` adds to the configuration found.
+    """
+
+    model_type: str
+    wrapper: str = "model."
+    settings: Callable[[Settings], Settings] = field(default=lambda settings: {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +87,11 @@ class Architecture:
     number written ``{}``, to one GGUF name or several. ``None`` means that llama.cpp does without it. When
     several sources share a GGUF name (experts), they are stacked along a new first axis.
 
-    ``extra`` makes tensors from the configuration alone, ``full_precision`` are GGUF names that must be F32,
-    ``ignored`` are prefixes of heads that llama.cpp does not use, ``tokenizer`` adds to the tokenizer's keys.
-    ``when`` tells tables of the same class apart. ``expects`` lists settings that llama.cpp's graph fixes,
-    with the values it takes: anything else would give wrong answers and is refused.
+    ``extra`` makes tensors that the checkpoint lacks from the configuration, ``full_precision`` are GGUF
+    names that must be F32, ``ignored`` are prefixes of heads that llama.cpp does not use, ``tokenizer`` adds
+    to the tokenizer's keys. ``when`` tells tables of the same class apart. ``expects`` lists settings that
+    llama.cpp's graph fixes, with the values it takes: anything else would give wrong answers and is refused.
+    With ``back``, GGUF files of this architecture can become a checkpoint of the first of ``classes``.
     """
 
     name: str
@@ -85,54 +104,60 @@ class Architecture:
     tokenizer: Mapping[str, Reader] = field(default_factory=dict)
     when: Callable[[Settings], bool] = field(default=lambda settings: True)
     expects: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    back: Back | None = None
 
 
-def _first(settings: Settings, names: tuple[str, ...]) -> Any:
-    return next((settings[name] for name in names if settings.get(name) is not None), None)
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Reads the first of several settings as one GGUF type. The first name is the one to write back."""
+
+    names: tuple[str, ...]
+    check: Callable[[str, Any], Any]
+    default: Any = None
+    required: bool = False
+
+    def __call__(self, settings: Settings) -> Any:
+        """Read and check the value; see `Reader`."""
+        found = next((name for name in self.names if settings.get(name) is not None), None)
+        if found is not None:
+            return self.check(found, settings[found])
+        if self.default is not None:
+            return self.check(self.names[0], self.default)
+        if self.required:
+            raise FormatError("config.json", f"has no {' or '.join(self.names)}")
+        return None
 
 
-def integer(*names: str, default: int | None = None, optional: bool = False, minus: int = 0) -> Reader:
+def _count(name: str, value: Any) -> np.uint32:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+        raise FormatError("config.json", f"{name} is {str(value)[:80]!r}, not a count")
+    return np.uint32(value)
+
+
+def _number(name: str, value: Any) -> np.float32:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FormatError("config.json", f"{name} is {str(value)[:80]!r}, not a number")
+    return np.float32(value)
+
+
+def integer(*names: str, default: int | None = None, optional: bool = False) -> Field:
     """Read the first of ``names`` as a count; required unless ``default`` is given or it is ``optional``."""
-
-    def read(settings: Settings) -> np.uint32 | None:
-        value = _first(settings, names)
-        if value is None:
-            value = default
-        if value is None:
-            if optional:
-                return None
-            raise FormatError("config.json", f"has no {' or '.join(names)}")
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value - minus < 1 << 31:
-            raise FormatError("config.json", f"{names[0]} is {value!r}, not a count")
-        return np.uint32(value - minus)
-
-    return read
+    return Field(names, _count, default, not optional)
 
 
-def real(*names: str, default: float | None = None) -> Reader:
+def real(*names: str, default: float | None = None) -> Field:
     """Read the first of ``names`` as float32; the key is left out when there is none and no ``default``."""
-
-    def read(settings: Settings) -> np.float32 | None:
-        value = _first(settings, names)
-        if value is None:
-            value = default
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise FormatError("config.json", f"{names[0]} is {value!r}, not a number")
-        return np.float32(value)
-
-    return read
+    return Field(names, _number, default)
 
 
-def flag(name: str) -> Reader:
+def flag(name: str) -> Field:
     """Read ``name`` as true or false; the key is left out when it is missing."""
-    return lambda settings: None if settings.get(name) is None else bool(settings[name])
+    return Field((name,), lambda name, value: bool(value))
 
 
-def text(name: str) -> Reader:
+def text(name: str) -> Field:
     """Read ``name`` as a word; the key is left out when it is missing."""
-    return lambda settings: None if settings.get(name) is None else str(settings[name])
+    return Field((name,), lambda name, value: str(value))
 
 
 def constant(value: Any) -> Reader:

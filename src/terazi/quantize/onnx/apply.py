@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from terazi.calibrate.corpus import calibration_corpus, read_corpus, sentences
 from terazi.errors import ExistsError, MissingExtraError, UnsupportedError
 from terazi.files import write_bytes
 from terazi.formats.onnx import graph_file, load_graph
+from terazi.model import Artifact
 from terazi.progress import silent
 from terazi.quantize.methods.blocks import round_to_nearest
 from terazi.quantize.methods.gptq import gptq
 from terazi.quantize.onnx.recipes import onnx_recipe
-from terazi.quantize.onnx.sensitivity import fitting_group, product_error, spared
+from terazi.quantize.onnx.sensitivity import fitting_group, product_error, relative_error, spared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
     from terazi.model import Model
     from terazi.progress import Progress
     from terazi.quantize.methods.blocks import Blocks
-    from terazi.quantize.onnx.graph import Matrix
+    from terazi.quantize.onnx.graph import Matrix, Rewrite
     from terazi.quantize.onnx.recipes import OnnxRecipe
 
 __all__ = ["quantize_onnx"]
 
 _SPARED_GROUP = 512
 _SENSITIVITY_TEXTS = 16
+_CALIBRATION_TEXTS = 256
 _LARGEST_FILE = 2_000_000_000
 
 
@@ -41,34 +44,38 @@ def quantize_onnx(
     recipe: str,
     output: Path | str,
     *,
+    text: Path | str | None = None,
     texts: Sequence[str] = (),
-    threads: int | None = None,
+    threads: int = 0,
     force: bool = False,
     progress: Progress = silent,
-) -> Path:
-    """Write ``model`` under ``recipe`` (a name in `ONNX_RECIPES`) as a directory and return it.
+) -> Artifact:
+    """Write ``model`` under ``recipe`` (a name in `ONNX_RECIPES`) as the directory ``output``.
 
-    ``texts`` are calibration sentences, needed by recipes that observe activations. The files beside the
-    model (tokenizer, configuration) are copied. Raises `UnsupportedError` when nothing in the graph can be
+    Recipes that observe activations do so on ``texts``, or else on sentences of the file ``text``, or of the
+    default calibration text. The files beside the model (tokenizer, configuration) are copied.
+
+    Raises `UnsupportedError` when nothing in the graph can be
     quantized or the result would need external data.
     """
     chosen, output, source = onnx_recipe(recipe), Path(output), graph_file(model.path)
     if output.exists() and not force:
         raise ExistsError(output)
     if chosen.needs_text and not texts:
-        raise UnsupportedError(f"{chosen.name} needs calibration texts", hint="pass --text FILE")
+        texts = sentences(read_corpus(text) if text else calibration_corpus(), _CALIBRATION_TEXTS)
     if chosen.kind in ("static", "float16"):
         from terazi.runtime.onnxruntime import tools
 
         if chosen.kind == "float16":
             proto = tools.to_float16(source)
         else:
-            proto = tools.quantize_static(source, texts=texts)
+            proto = _small_tables(tools.quantize_static(source, texts=texts), source)
     else:
-        proto = _rewrite(source, chosen, texts, threads, progress)
+        proto = _rewrite(source, chosen, texts, threads or None, progress)
     if proto.ByteSize() >= _LARGEST_FILE:
         raise UnsupportedError(f"the result is {proto.ByteSize()} bytes, over ONNX's limit for one file")
-    return write_directory(proto, output, source.parent, model.files, force=force)
+    write_directory(proto, output, source.parent, model.files, force=force)
+    return Artifact.of_directory(output, format="onnx", label=chosen.name, license=model.license)
 
 
 def write_directory(
@@ -89,6 +96,16 @@ def write_directory(
             output.rename(Path(temporary) / "old")
         directory.rename(output)
     return output
+
+
+def _small_tables(proto: ModelProto, source: Path) -> ModelProto:
+    """Static quantization leaves embedding tables as floats: store them in 8 bits."""
+    from terazi.quantize.onnx.graph import Rewrite, tables
+
+    rewrite = Rewrite(proto, source)
+    for table in tables(proto):
+        rewrite.table_to_int8(table)
+    return rewrite.finish()
 
 
 def _rewrite(
@@ -135,21 +152,51 @@ def _blocks(weight: np.ndarray, recipe: OnnxRecipe, gram: np.ndarray | None) -> 
     return gptq(weight, gram, recipe.bits, group, symmetric=recipe.symmetric)
 
 
-def _spared(proto, source, rewrite, found, recipe, texts, threads) -> set[str]:
-    """Measure every matrix under the recipe on real activations and return the nodes to spare."""
+def _spared(
+    proto: ModelProto,
+    source: Path,
+    rewrite: Rewrite,
+    found: Sequence[Matrix],
+    recipe: OnnxRecipe,
+    texts: Sequence[str],
+    threads: int | None,
+) -> set[str]:
+    """Measure what the recipe does to every matrix on real activations and return the nodes to spare."""
     if not recipe.spared:
         return set()
+    measure = _output_errors if recipe.kind == "dynamic" else _product_errors
+    errors = measure(proto, source, rewrite, found, recipe, list(texts)[:_SENSITIVITY_TEXTS], threads)
+    return spared(found, errors, recipe.spared)
+
+
+def _product_errors(proto, source, rewrite, found, recipe, texts, threads) -> dict[str, float]:
+    """Error of each matrix's own product: weights alone change, so one run of the graph shows all inputs."""
     from terazi.quantize.onnx.graph import observing
     from terazi.runtime.onnxruntime import open_graph
 
     names = list(dict.fromkeys(matrix.input for matrix in found))
     with open_graph(observing(proto, names), source, threads=threads) as engine:
-        activations = engine.activations(list(texts)[:_SENSITIVITY_TEXTS])
-    errors = {
-        matrix.node: product_error(rewrite.weight(matrix), activations[matrix.input], recipe)
-        for matrix in found
+        inputs = engine.activations(texts)
+    return {
+        matrix.node: product_error(rewrite.weight(matrix), inputs[matrix.input], recipe) for matrix in found
     }
-    return spared(found, errors, recipe.spared)
+
+
+def _output_errors(proto, source, rewrite, found, recipe, texts, threads) -> dict[str, float]:
+    """Error of the graph's output when that matrix alone is quantized, activations included."""
+    from terazi.quantize.onnx.graph import Rewrite
+    from terazi.runtime.onnxruntime import open_graph
+
+    errors = {}
+    with open_graph(proto, source, threads=threads) as engine:
+        (exact,) = list(engine.activations(texts).values())[:1]
+        for matrix in found:
+            alone = Rewrite(proto, source)
+            alone.to_dynamic(matrix)
+            engine.replace(alone.finish())
+            (seen,) = list(engine.activations(texts).values())[:1]
+            errors[matrix.node] = relative_error(seen, exact)
+    return errors
 
 
 def _grams(

@@ -129,11 +129,12 @@ class Rewrite:
         self._replace(node, "DynamicQuantizeMatMul", [*inputs, *([matrix.bias] if matrix.bias else [])])
 
     def table_to_int8(self, matrix: Matrix) -> None:
-        """Gather int8 rows and their scales, in standard operators."""
+        """Gather int8 rows and their 16-bit scales, in standard operators."""
         node, name = self._nodes[matrix.node], matrix.initializer
         weight = self.weight(matrix)
-        scales = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-12) / np.float32(127)
-        codes = self._add(f"{name}_codes", np.round(weight / scales).astype(np.int8))
+        scales = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-4) / np.float32(127)
+        scales = scales.astype(np.float16).astype(np.float32)
+        codes = self._add(f"{name}_codes", np.clip(np.round(weight / scales), -127, 127).astype(np.int8))
         indices, output = node.input[1], node.output[0]
         make = helper.make_node
         self._replaced[node.name] = [
@@ -141,10 +142,11 @@ class Rewrite:
             make("Cast", [f"{output}_codes"], [f"{output}_floats"], name=f"{node.name}_cast", to=1),
             make(
                 "Gather",
-                [self._add(f"{name}_scales", scales.astype(np.float32)), indices],
-                [f"{output}_scales"],
+                [self._add(f"{name}_scales", scales.astype(np.float16)), indices],
+                [f"{output}_halves"],
                 name=f"{node.name}_scales",
             ),
+            make("Cast", [f"{output}_halves"], [f"{output}_scales"], name=f"{node.name}_widen", to=1),
             make("Mul", [f"{output}_floats", f"{output}_scales"], [output], name=f"{node.name}_scaled"),
         ]
 

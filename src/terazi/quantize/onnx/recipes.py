@@ -46,7 +46,7 @@ _TABLE = (
         name="int8",
         title="8-bit integers, activations on the fly, worst matrices spared",
         kind="dynamic",
-        spared=0.25,
+        spared=0.2,
     ),
     OnnxRecipe(name="int8-dynamic", title="8-bit integers, activations on the fly", kind="dynamic"),
     OnnxRecipe(name="int8-static", title="8-bit integers, activations calibrated (QDQ)", kind="static"),

@@ -14,25 +14,22 @@ if TYPE_CHECKING:
     from terazi.quantize.onnx.graph import Matrix
     from terazi.quantize.onnx.recipes import OnnxRecipe
 
-__all__ = ["product_error", "spared"]
+__all__ = ["fitting_group", "product_error", "relative_error", "spared"]
 
 
 def product_error(weight: np.ndarray, inputs: np.ndarray, recipe: OnnxRecipe) -> float:
-    """Return the relative squared error of ``inputs @ weight.T`` under the recipe.
+    """Return the relative squared error of ``inputs @ weight.T`` with weights rounded as the recipe does.
 
     ``weight`` float32[outputs, inputs], ``inputs`` float32[tokens, inputs]: real activations of this node.
     """
-    if recipe.kind == "weights":
-        decoded = round_to_nearest(
-            weight, recipe.bits, fitting_group(recipe.group_size, weight.shape[1]), symmetric=recipe.symmetric
-        ).decode()
-        seen = inputs
-    else:
-        scales = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-12) / 127
-        decoded = np.round(weight / scales) * scales
-        seen = _dynamic_int8(inputs)
-    exact = inputs @ weight.T
-    return float(((seen @ decoded.T - exact) ** 2).sum() / max((exact**2).sum(), 1e-30))
+    group = fitting_group(recipe.group_size, weight.shape[1])
+    decoded = round_to_nearest(weight, recipe.bits, group, symmetric=recipe.symmetric).decode()
+    return relative_error(inputs @ decoded.T, inputs @ weight.T)
+
+
+def relative_error(seen: np.ndarray, exact: np.ndarray) -> float:
+    """Return the squared error of ``seen`` over the square of ``exact``, summed over everything."""
+    return float(((seen - exact) ** 2).sum() / max((exact**2).sum(), 1e-30))
 
 
 def spared(matrices: Sequence[Matrix], errors: Mapping[str, float], share: float) -> set[str]:
@@ -52,11 +49,3 @@ def fitting_group(wanted: int, columns: int) -> int:
     while size >= 16 and columns % size:
         size //= 2
     return size if size >= 16 else 0
-
-
-def _dynamic_int8(inputs: np.ndarray) -> np.ndarray:
-    """Round as DynamicQuantizeLinear does: one scale and zero point for the whole tensor, zero exact."""
-    low, high = min(float(inputs.min()), 0.0), max(float(inputs.max()), 0.0)
-    scale = max((high - low) / 255, 1e-12)
-    zero = np.round(-low / scale)
-    return (np.clip(np.round(inputs / scale) + zero, 0, 255) - zero) * scale

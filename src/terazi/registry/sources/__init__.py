@@ -19,6 +19,8 @@ __all__ = ["SOURCES", "Offer", "Remote", "offer"]
 SOURCES = {
     "hf": "huggingface",
     "pypi": "pypi",
+    "ollama": "ollama",
+    "oci": "oci",
     "https": "https",
     "http": "https",
 }
@@ -50,6 +52,8 @@ class Offer:
     name: Name
     files: tuple[Remote, ...]
     license: str | None = None
+    notes: str | None = None
+    lineage: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

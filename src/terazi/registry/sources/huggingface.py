@@ -6,6 +6,7 @@ checked against the SHA-256 that the hub keeps for large files.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["offer"]
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_REFERENCE = re.compile(
-    rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9._-]{{1,100}}))?(?:/(?P<file>.+))?"
-)
+_REFERENCE = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}))?(?:/(?P<file>.+))?")
 _LABEL = re.compile(r"(?:^|[._-])(I?Q\d\w*|T?Q\d_\w+|B?F16|F32|MXFP4\w*)(?:[._-]|$)", re.IGNORECASE)
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _CONNECT = 4.0  # seconds until an unreachable hub is passed over
@@ -61,7 +60,9 @@ def _model_info(repo: str, revision: str | None) -> Any:
     from huggingface_hub import errors as hub
 
     try:
-        return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_CONNECT)
+        return HfApi(endpoint=_endpoint()).model_info(
+            repo, revision=revision, files_metadata=True, timeout=_CONNECT
+        )
     except hub.GatedRepoError:
         hint = f"accept its terms at https://huggingface.co/{repo}, then set HF_TOKEN"
         raise DownloadError(f"hf:{repo} asks you to accept its terms first", hint=hint) from None
@@ -72,7 +73,11 @@ def _model_info(repo: str, revision: str | None) -> Any:
         raise NotFoundError(f"hf:{repo} has no revision {revision}") from None
     except (hub.HfHubHTTPError, hub.HFValidationError, httpx2.HTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DownloadError(f"the Hugging Face hub cannot be reached: {reason}") from None
+        raise DownloadError(f"the Hugging Face hub does not answer as it should: {reason}") from None
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT")
 
 
 def _choose(names: list[str], wanted: str | None, repo: str) -> list[str]:
@@ -113,7 +118,7 @@ def _remote(repo: str, revision: str, sibling: Any, *, flat: bool) -> Remote:
     name = sibling.rfilename
     return Remote(
         name=PurePosixPath(name).name if flat else name,
-        url=hf_hub_url(repo, name, revision=revision),
+        url=hf_hub_url(repo, name, revision=revision, endpoint=_endpoint()),
         size=sibling.size,
         sha256=sibling.lfs.sha256 if sibling.lfs else None,
         headers={"Authorization": f"Bearer {token}"} if token else {},

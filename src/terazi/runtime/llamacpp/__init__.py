@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LlamaCpp", "open_engine"]
 
+_LONGEST_CONTEXT = 1 << 24  # beyond it llama.cpp's bookkeeping alone takes gigabytes
+
 # OpenMP threads wait at a barrier after every node of the graph. Measured with SmolLM2 on two cores: spinning
 # on, libgomp's default, costs a busy machine nine tenths of its speed (17 -> 2 tokens/s); sleeping at once
 # costs an idle one more than half (102 -> 42). Spinning briefly is best on both. A backtrace after a failed
@@ -45,13 +47,14 @@ class LlamaCpp(Engine):
     def __init__(
         self, path: Path, *, context: int, threads: int | None, embedding: bool, timeout: float
     ) -> None:
+        from terazi.devices.machine import memory_limit
         from terazi.runtime.child import Child
         from terazi.runtime.llamacpp import library
 
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file")
-        if not 0 < context < 1 << 31:
-            raise UsageError(f"a context of {context} tokens makes no sense")
+        if not 0 < context <= _LONGEST_CONTEXT:
+            raise UsageError(f"a context of {context} tokens is not between 1 and {_LONGEST_CONTEXT}")
         self.runtime = f"llama.cpp (xllamacpp {library.version()})"
         self.threads = default_threads() if threads is None else threads
         if self.threads < 1:
@@ -60,7 +63,12 @@ class LlamaCpp(Engine):
         self._child = Child("terazi.runtime.llamacpp.worker", timeout=timeout, environment=_ENVIRONMENT)
         try:
             opened = self._child.call(
-                "open", path=str(path.resolve()), context=context, threads=self.threads, embedding=embedding
+                "open",
+                path=str(path.resolve()),
+                context=context,
+                threads=self.threads,
+                embedding=embedding,
+                memory=memory_limit(),
             ).values
         except BaseException:
             self._child.close()
@@ -90,11 +98,14 @@ class LlamaCpp(Engine):
         """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
         import numpy as np
 
-        (logits,) = self.stream_logits(np.asarray(tokens, np.int32)[None], first=first)
-        return logits
+        pieces = list(self.stream_logits(np.asarray(tokens, np.int32)[None], first=first))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def stream_logits(self, windows: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
-        """Yield `logits` per row of int32[n, length]; the child runs the next row meanwhile."""
+        """Yield the logits of int32[n, length] row after row, in pieces of up to 128 MB.
+
+        A piece never spans two rows. The child runs on meanwhile.
+        """
         for message in self._child.stream("logits", windows, first=first):
             yield from message.arrays
 

@@ -19,12 +19,13 @@ from terazi.runtime.engine import Generation
 from terazi.runtime.llamacpp import library as c
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["Session"]
 
 _WARNING, _CONTINUED = 3, 5
 _EMBEDDING_SEQUENCES = 64
+_PIECE_VALUES = 1 << 25
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -173,22 +174,33 @@ class Session:
         if status != 0:
             raise EngineError(f"llama.cpp cannot decode {count} tokens (status {status})")
 
-    def run(self, tokens: np.ndarray, *, start: int = 0, first: int | None = None) -> list[np.ndarray]:
-        """Decode one sequence from position ``start``; logits from position ``first`` on (None: the last).
-
-        Returns float32[rows, vocabulary] per batch.
-        """
-        count = len(tokens)
-        first = start + count - 1 if first is None else first
-        pieces = []
-        for begin in range(0, count, self._batch_size):
+    def feed(self, tokens: np.ndarray, *, start: int = 0) -> None:
+        """Decode one sequence from position ``start`` on; only the last token gets logits."""
+        for begin in range(0, len(tokens), self._batch_size):
             part = tokens[begin : begin + self._batch_size]
-            positions = np.arange(start + begin, start + begin + len(part), dtype=np.int32)
+            positions = np.arange(start + begin, start + begin + len(part))
+            self.decode(part, positions, np.zeros(len(part)), positions == start + len(tokens) - 1)
+
+    def stream(self, tokens: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
+        """Run one sequence from its start and yield its logits from ``first`` on, float32[k, vocabulary].
+
+        A piece has as many positions as fit 128 MB: a large vocabulary times a long window is gigabytes.
+        """
+        tokens = self._valid(tokens)
+        limit = int(self.library.llama_n_ctx_seq(self.context))
+        if not 0 <= first < len(tokens) <= limit:
+            raise EngineError(f"{len(tokens)} tokens from {first} do not fit a context of {limit}")
+        self.forget()
+        rows = max(1, _PIECE_VALUES // self.vocabulary_size)
+        begin = 0
+        while begin < len(tokens):
+            end = min(begin + self._batch_size, max(first, begin) + rows, len(tokens))
+            positions = np.arange(begin, end)
             wanted = positions >= first
-            self.decode(part, positions, np.zeros(len(part), np.int32), wanted)
+            self.decode(tokens[begin:end], positions, np.zeros(end - begin), wanted)
             if wanted.any():
-                pieces.append(self._outputs(int(wanted.sum())))
-        return pieces
+                yield self._outputs(int(wanted.sum()))
+            begin = end
 
     def _outputs(self, rows: int) -> np.ndarray:
         pointer = self.library.llama_get_logits(self.context)
@@ -199,12 +211,7 @@ class Session:
 
     def logits(self, tokens: np.ndarray, *, first: int = 0) -> np.ndarray:
         """Run one sequence from its start; float32[n - first, vocabulary]."""
-        tokens = self._valid(tokens)
-        limit = int(self.library.llama_n_ctx_seq(self.context))
-        if not 0 <= first < len(tokens) <= limit:
-            raise EngineError(f"{len(tokens)} tokens from {first} do not fit a context of {limit}")
-        self.forget()
-        pieces = self.run(tokens, first=first)
+        pieces = list(self.stream(tokens, first=first))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -280,7 +287,7 @@ class Session:
         try:
             self.forget()
             start = time.perf_counter()
-            self.run(tokens)
+            self.feed(tokens)
             decoding = time.perf_counter()
             for position in range(len(tokens), len(tokens) + min(max_tokens, room)):
                 token = self.library.llama_sampler_sample(sampler, self.context, -1)
@@ -292,7 +299,7 @@ class Session:
                     written.append(text)
                     on_text(text)
                 if count < min(max_tokens, room):
-                    self.run(np.array([token]), start=position)
+                    self.feed(np.array([token]), start=position)
                     steps += 1
             end = time.perf_counter()
         finally:

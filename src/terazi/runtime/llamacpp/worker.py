@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import EngineError
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
     Emit = Callable[[Message], None]
 
 __all__ = ["Worker"]
+
+_ADDRESS_SPACE = 4 << 30  # what interpreter and libraries reserve and never fill
+
+
+def _limit_memory(available: int, path: Path) -> None:
+    """Let an allocation fail that this machine can never hold, instead of filling the memory first."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    mapped = sum(file.stat().st_size for file in path.parent.glob("*.gguf"))  # all parts of a split model
+    limit = available + path.stat().st_size + mapped + _ADDRESS_SPACE
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
 class Worker:
@@ -35,9 +50,10 @@ class Worker:
         """Load a model."""
         from terazi.runtime.llamacpp import library
 
+        values = call.values
+        _limit_memory(values["memory"], Path(values["path"]))
         library.load()
         self._before = memory()[0]
-        values = call.values
         self._session = session = Session(
             values["path"],
             context=values["context"],
@@ -65,9 +81,10 @@ class Worker:
         return Message({"text": self.session.detokenize(call.arrays[0])})
 
     def logits(self, call: Message, emit: Emit) -> Message:
-        """One event with logits per row of the array of windows."""
+        """One event per piece of logits, window by window."""
         for window in call.arrays[0]:
-            emit(Message(arrays=[self.session.logits(window, first=call.values["first"])]))
+            for piece in self.session.stream(window, first=call.values["first"]):
+                emit(Message(arrays=[piece]))
         return Message()
 
     def embed(self, call: Message, emit: Emit) -> Message:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from terazi.errors import MissingExtraError, NotFoundError, UnsupportedError
 from terazi.runtime.engine import Engine, default_threads
+from terazi.runtime.onnxruntime.language import LanguageModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,18 +16,22 @@ if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto
 
-__all__ = ["OnnxRuntime", "open_engine", "open_graph"]
+__all__ = ["LanguageModel", "OnnxRuntime", "open_engine", "open_graph"]
 
 
 def open_engine(
     path: Path | str, *, context: int = 512, threads: int | None = None, timeout: float = 600
-) -> OnnxRuntime:
+) -> OnnxRuntime | LanguageModel:
     """Load an .onnx file (or a directory with model.onnx) into onnxruntime's CPU provider.
 
-    ``context`` cuts longer texts. Raises `MissingExtraError` without onnxruntime and `EngineError` with its
+    A directory with genai_config.json is a language model and runs in onnxruntime-genai. ``context`` cuts
+    longer texts of the others. Raises `MissingExtraError` without the runtime and `EngineError` with its
     reason when the model cannot be loaded.
     """
-    return OnnxRuntime(Path(path), context=context, threads=threads, timeout=timeout)
+    path = Path(path)
+    if (path / "genai_config.json").is_file():
+        return LanguageModel(path, context=context, threads=threads, timeout=timeout)
+    return OnnxRuntime(path, context=context, threads=threads, timeout=timeout)
 
 
 @contextmanager
@@ -42,7 +47,7 @@ def open_graph(graph: ModelProto, beside: Path, *, threads: int | None = None) -
             if (beside.parent / name).is_file():
                 (path.parent / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(beside.parent / name, path.parent / name)
-        with open_engine(path, context=128, threads=threads) as engine:
+        with OnnxRuntime(path, context=128, threads=threads, timeout=600) as engine:
             yield engine
 
 
@@ -58,7 +63,7 @@ class OnnxRuntime(Engine):
             self.runtime = f"onnxruntime {version('onnxruntime')}"
         except PackageNotFoundError:
             raise MissingExtraError("running ONNX models", "onnx") from None
-        path = path / "model.onnx" if path.is_dir() else path
+        path = self._path = path / "model.onnx" if path.is_dir() else path
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file")
         self.threads = default_threads() if threads is None else threads
@@ -92,6 +97,11 @@ class OnnxRuntime(Engine):
         """Return, per output [batch, tokens, n], the sum of ``x xT`` over the tokens: float32[n, n]."""
         arrays = self._child.call("gram", texts=list(texts)).arrays
         return dict(zip(self.outputs, arrays, strict=True))
+
+    def replace(self, graph: ModelProto) -> None:
+        """Load another graph in place of the one that runs, in the same process and beside the same files."""
+        self._path.write_bytes(graph.SerializeToString())
+        self._child.call("open", path=str(self._path), threads=self.threads, context=self.context)
 
     def activations(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Return, per output [batch, tokens, n], its rows at real tokens of ``texts``: float32[rows, n]."""

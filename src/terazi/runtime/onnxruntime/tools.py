@@ -1,4 +1,4 @@
-"""onnxruntime's own graph tools: fusion, 16-bit floats, static quantization."""
+"""onnxruntime's own graph tools: 16-bit floats and static quantization."""
 
 from __future__ import annotations
 
@@ -8,24 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from terazi.errors import MissingExtraError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from onnx import ModelProto
 
-__all__ = ["optimize", "quantize_static", "to_float16"]
-
-# Families that onnxruntime's transformer optimizer knows, by config.json's model_type.
-_FUSION = {
-    "bert": "bert",
-    "distilbert": "bert",
-    "roberta": "bert",
-    "xlm-roberta": "bert",
-    "vit": "vit",
-    "gpt2": "gpt2",
-}
+__all__ = ["quantize_static", "to_float16"]
 
 
 @contextmanager
@@ -37,34 +25,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(previous)
-
-
-def optimize(
-    path: Path, *, family: str, heads: int = 0, width: int = 0, fuse_attention: bool = False
-) -> ModelProto:
-    """Fuse normalisation, activation and bias operators, and attention where asked.
-
-    ``fuse_attention`` merges query, key and value into one operator, which block-wise quantization cannot
-    enter: leave it off before quantizing. Other families than the optimizer knows get constant folding only.
-    """
-    try:
-        from onnxruntime.transformers import optimizer
-        from onnxruntime.transformers.fusion_options import FusionOptions
-    except ImportError:
-        raise MissingExtraError("optimizing ONNX graphs", "onnx") from None
-    kind = _FUSION.get(family, "bert")
-    options = FusionOptions(kind)
-    options.enable_attention = options.enable_embed_layer_norm = fuse_attention and family in _FUSION
-    with _quiet():
-        result = optimizer.optimize_model(
-            str(path),
-            model_type=kind,
-            num_heads=heads,
-            hidden_size=width,
-            optimization_options=options,
-            opt_level=0,
-        )
-    return result.model
 
 
 def to_float16(path: Path) -> ModelProto:

@@ -8,8 +8,9 @@ Keys (sizes in bytes, speeds in tokens/s, fractions 0 to 1, absent figures ``nul
 - ``device``, ``measured_on``, ``use_case``, ``limits``, ``context``: what was asked and where it ran
 - ``recommendation``: ``pick``, ``reasons``, ``against`` (why not the next two), ``changes``, ``framework``,
   ``run`` (a command), ``quality_metric``
-- ``variants``, best first: ``label``, ``status`` (pick, fits, rejected, failed), ``why`` (rejections),
-  ``rank``, ``on_front``, ``source``, ``size``, ``saved_16bit``, ``saved_32bit``, ``bits_per_weight``,
+- ``variants``, best first: ``label``, ``status`` (pick, fits, rejected, skipped, failed), ``why`` (reasons
+  against), ``rank``, ``beaten_by`` (a label; null on the Pareto front), ``ran``, ``source``, ``size``,
+  ``saved_16bit``, ``saved_32bit``, ``bits_per_weight``,
   ``precision``, ``main_type``, ``types`` (type -> share of weights), ``memory_needed``, ``score``, ``parts``,
   ``device_speed`` and ``energy`` (on the device), ``agreement``, ``kl_divergence``, ``cosine``,
   ``measurements`` by metric, ``samples``, ``notes``, ``file``, ``digest``, ``plan_digest``
@@ -24,11 +25,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from terazi.devices import this_machine
+from terazi.dtypes import dtype
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from terazi.devices import Device
     from terazi.evaluate.measurement import Measurement
+    from terazi.model import Model
     from terazi.search import Candidate, Recommendation, Scored
 
 __all__ = ["SCHEMA", "Subject", "document"]
@@ -51,26 +55,48 @@ class Subject:
     context_length: int
     quantized: bool
 
+    @staticmethod
+    def of(model: Model, name: str, digest: str) -> Subject:
+        """Describe an opened model by its headers; ``name`` is what the user calls it."""
+        types: dict[str, int] = {}
+        for tensor in model.tensors.values():
+            types[tensor.type] = types.get(tensor.type, 0) + tensor.size
+        return Subject(
+            name=model.name,
+            path=name,
+            digest=digest,
+            format=model.format,
+            architecture=model.config.architecture,
+            parameters=model.parameters,
+            license=model.license,
+            variant=model.variant,
+            context_length=model.config.context_length,
+            quantized=dtype(max(types, key=lambda kind: types[kind])).quantized,
+        )
+
 
 def document(
     recommendation: Recommendation,
     subject: Subject,
     *,
-    measured_on: Device,
-    run: str | None,
+    run: str | None = None,
     method: Sequence[str] = (),
     commands: Sequence[str] = (),
+    judged: bool = True,
     created: datetime | None = None,
 ) -> dict[str, Any]:
-    """Return everything a report says as plain JSON values. ``run`` is the command that runs the pick."""
+    """Return everything a report says as plain JSON values. ``run`` is the command that runs the pick.
+
+    Without ``judged`` it is a comparison only: ``recommendation`` is null and nothing has a score.
+    """
     r = recommendation
     pick = r.pick
     rows = [
-        *(_fitting(scored, rank, r, subject) for rank, scored in enumerate(r.ranked, start=1)),
+        *(_fitting(scored, rank, r, subject, judged) for rank, scored in enumerate(r.ranked, start=1)),
         *(
             _variant(entry.candidate, r, subject)
             | {
-                "status": "failed" if entry.candidate.failure else "rejected",
+                "status": _status(entry.candidate),
                 "why": list(entry.reasons),
                 "device_speed": _figure(entry.decode_speed),
             }
@@ -84,7 +110,7 @@ def document(
             "terazi": version("terazi"),
             "model": asdict(subject),
             "device": asdict(r.device),
-            "measured_on": asdict(measured_on),
+            "measured_on": asdict(this_machine()),
             "use_case": asdict(r.use_case),
             "limits": asdict(r.budget),
             "context": r.context,
@@ -96,7 +122,9 @@ def document(
                 "changes": list(r.changes),
                 "framework": asdict(r.framework),
                 "run": run,
-            },
+            }
+            if judged
+            else None,
             "variants": rows,
             "method": list(method),
             "caveats": list(r.caveats),
@@ -105,15 +133,23 @@ def document(
     )
 
 
-def _fitting(scored: Scored, rank: int, recommendation: Recommendation, subject: Subject) -> dict[str, Any]:
-    return _variant(scored.candidate, recommendation, subject) | {
+def _fitting(
+    scored: Scored, rank: int, recommendation: Recommendation, subject: Subject, judged: bool
+) -> dict[str, Any]:
+    judgement = {
         "status": "pick" if rank == 1 else "fits",
         "rank": rank,
         "score": scored.score,
         "parts": {"quality": scored.quality, "speed": scored.speed, "size": scored.size},
-        "device_speed": _figure(scored.decode_speed),
-        "energy": scored.energy,
     }
+    return (
+        _variant(scored.candidate, recommendation, subject)
+        | (judgement if judged else {})
+        | {
+            "device_speed": _figure(scored.decode_speed),
+            "energy": scored.energy,
+        }
+    )
 
 
 def _variant(candidate: Candidate, recommendation: Recommendation, subject: Subject) -> dict[str, Any]:
@@ -124,7 +160,8 @@ def _variant(candidate: Candidate, recommendation: Recommendation, subject: Subj
         "status": "fits",
         "why": [],
         "rank": None,
-        "on_front": candidate.label in recommendation.front,
+        "beaten_by": recommendation.beaten_by.get(candidate.label),
+        "ran": candidate.ran,
         "source": candidate.source,
         "size": candidate.size,
         "saved_16bit": 1 - candidate.size / (2 * subject.parameters) if subject.parameters else None,
@@ -150,6 +187,12 @@ def _variant(candidate: Candidate, recommendation: Recommendation, subject: Subj
     }
 
 
+def _status(refused: Candidate) -> str:
+    if refused.failure:
+        return "failed"
+    return "rejected" if refused.ran else "skipped"
+
+
 def _embeds(recommendation: Recommendation) -> bool:
     return recommendation.quality_metric == "cosine"
 
@@ -172,7 +215,7 @@ def _clean(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
-    return _clean(value.item()) if hasattr(value, "item") else str(value)
+    return _clean(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 _DIRECTION = {*range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}

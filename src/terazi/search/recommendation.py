@@ -9,7 +9,7 @@ from terazi.search.candidate import Recommendation, Rejection
 from terazi.search.estimates import decode_speed
 from terazi.search.frameworks import framework
 from terazi.search.limits import violations
-from terazi.search.pareto import front
+from terazi.search.pareto import dominators
 from terazi.search.scoring import quality_loss, quality_metric, score
 
 if TYPE_CHECKING:
@@ -64,41 +64,33 @@ def recommend(
         quality_metric=metric,
         ranked=tuple(ranked),
         rejected=rejected,
-        front=_front(candidates, device, metric, reference),
-        reasons=tuple(_reasons(ranked, source, device, use_case, metric, context)),
+        beaten_by=_beaten_by(candidates, device, metric, reference),
+        reasons=tuple(
+            reasons.facts(best, source, device, use_case, context)
+            if best
+            else [f"No variant keeps every limit for {use_case.title.lower()} on {device.title}."]
+        ),
+        against=tuple(reasons.runner_up(other, ranked[0], metric) for other in ranked[1:3]),
         framework=framework(device, use_case, best),
         changes=() if ranked else tuple(reasons.changes(broken)),
         caveats=tuple(_caveats(candidates, device, source, best, metric)),
     )
 
 
-def _front(
+def _beaten_by(
     candidates: Sequence[Candidate], device: Device, metric: QualityMetric | None, reference: float | None
-) -> frozenset[str]:
-    working = [candidate for candidate in candidates if candidate.failure is None]
+) -> dict[str, str]:
+    working = [candidate for candidate in candidates if candidate.ran]
     points = []
     for candidate in working:
         rate = decode_speed(candidate, device)
         loss = quality_loss(candidate, metric, reference) if metric else 0.0
         points.append((loss, float(candidate.size), -(rate.value if rate else 0.0)))
-    return frozenset(working[index].label for index in front(points))
-
-
-def _reasons(
-    ranked: Sequence[Scored],
-    source: Candidate | None,
-    device: Device,
-    use_case: UseCase,
-    metric: QualityMetric | None,
-    context: int,
-) -> list[str]:
-    if not ranked:
-        return [f"No variant keeps every limit for {use_case.title.lower()} on {device.title}."]
-    best = ranked[0]
-    return [
-        *reasons.facts(best, source, device, use_case, context),
-        *(reasons.runner_up(other, best, metric) for other in ranked[1:3]),
-    ]
+    return {
+        candidate.label: working[better].label
+        for candidate, better in zip(working, dominators(points), strict=True)
+        if better is not None
+    }
 
 
 def _caveats(

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from terazi.dtypes import TYPES
@@ -30,7 +31,7 @@ _PRECISION = {
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """Render what `terazi.report.document.document` returns. Every text in it is escaped."""
+    """Render what `terazi.report.document` returns. Every text in it is escaped."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -70,10 +71,11 @@ def _resource(name: str) -> str:
 
 
 def _title(document: Mapping[str, Any]) -> str:
+    """What the user calls the model, and what for."""
+    name = PurePath(document["model"]["path"]).name.removesuffix(".gguf")
     if not document["recommendation"]:
-        return f"{document['model']['name']}: variants compared"
-    use = document["use_case"]["title"].lower()
-    return f"{document['model']['name']} for {use} on {document['device']['title']}"
+        return f"{name}: variants compared"
+    return f"{name} for {document['use_case']['title'].lower()} on {document['device']['title']}"
 
 
 # Columns that not every report has
@@ -84,6 +86,7 @@ class _Column:
     title: str
     value: Callable[[_Values], float | None]
     text: Callable[[_Values], str]
+    error: Callable[[_Values], str] = lambda _: ""
     estimated: Callable[[_Values], bool] = lambda _: False
 
 
@@ -99,13 +102,17 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
 
         def shown(variant: _Values) -> str:
             number = value(variant)
-            if number is None:
-                return "–"
-            found = variant["measurements"].get(metric)
-            error = found["uncertainty"] if found and not variant["source"] else None
-            return text(number) + (f" ± {text(error)}" if error else "")
+            return "–" if number is None else text(number)
 
-        return _Column(title, value, shown)
+        def error(variant: _Values) -> str:
+            found = variant["measurements"].get(metric)
+            if not found or not found["uncertainty"]:
+                return ""
+            return (
+                f"± {found['uncertainty'] * 100:.1f}" if text is _percent else f"± {found['uncertainty']:.1g}"
+            )
+
+        return _Column(title, value, shown, error)
 
     def there(variant: _Values) -> float | None:
         return variant["device_speed"]["value"] if variant["device_speed"] else None
@@ -114,13 +121,13 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
         "tokens/s on the device",
         there,
         lambda v: "–" if there(v) is None else _number(there(v), 2 if v["device_speed"]["estimated"] else 3),
-        lambda v: bool(v["device_speed"] and v["device_speed"]["estimated"]),
+        estimated=lambda v: bool(v["device_speed"] and v["device_speed"]["estimated"]),
     )
     energy = _Column(
         "J per token",
         lambda v: v["energy"],
         lambda v: "–" if v["energy"] is None else _number(v["energy"], 2),
-        lambda v: v["energy"] is not None,
+        estimated=lambda v: v["energy"] is not None,
     )
     columns = [
         of("agreement", "Same first choice", _percent),
@@ -143,7 +150,7 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
 
 def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
     """Quality against size, and against speed; quality is what most people read at once."""
-    variants = [v for v in document["variants"] if v["status"] != "failed"]
+    variants = [v for v in document["variants"] if v["ran"]]
     if all(v["cosine"] is not None for v in variants):
         quality, y_title = "cosine", "Cosine to the reference (higher is better)"
         scale = 1.0

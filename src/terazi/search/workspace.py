@@ -1,0 +1,90 @@
+"""Where a study keeps variants and what was found of them, so that a run that stopped goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from terazi.evaluate.measurement import Measurement
+from terazi.files import write_text
+from terazi.search.candidate import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Finding", "Workspace", "deliver"]
+
+# Raised when what a finding holds changes its meaning.
+_EDITION = 1
+
+Finding = tuple[str, list[Measurement], list[Sample]]
+"""Digest of the measured file, its measurements, its answers."""
+
+
+class Workspace:
+    """One folder per source and settings, by default below ``$TERAZI_HOME`` or ``~/.terazi``.
+
+    Variants are named by their plan's digest: the same plan on the same source gives the same bytes, so what
+    was measured once holds for the next run, with or without the file.
+    """
+
+    def __init__(self, source_digest: str, settings: Mapping[str, Any], root: Path | None = None) -> None:
+        home = Path(os.environ.get("TERAZI_HOME") or Path.home() / ".terazi")
+        key = json.dumps({"edition": _EDITION, **settings}, sort_keys=True, default=str)
+        self.folder = (root or home / "work") / source_digest[:16]
+        self._settings = hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    def file(self, label: str, plan_digest: str) -> Path:
+        """Return where a variant is or will be."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', label)}-{plan_digest[:16]}.gguf"
+
+    def read(self, plan_digest: str) -> Finding | None:
+        """Return what was found of a variant before, under the same settings."""
+        try:
+            kept = json.loads(self._record(plan_digest).read_text())
+            measurements = [Measurement.from_dict(values) for values in kept["measurements"]]
+            return kept["digest"], measurements, [Sample(**values) for values in kept["samples"]]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write(
+        self, plan_digest: str, digest: str, measurements: Sequence[Measurement], samples: Sequence[Sample]
+    ) -> None:
+        """Keep what was found of a variant."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = {
+            "digest": digest,
+            "measurements": [measurement.to_dict() for measurement in measurements],
+            "samples": [{"prompt": s.prompt, "answer": s.answer, "tokens": s.tokens} for s in samples],
+        }
+        write_text(self._record(plan_digest), json.dumps(kept, indent=1), force=True)
+
+    def tidy(self) -> None:
+        """Delete the variants; what was found of them and the importance matrix stay."""
+        for file in self.folder.glob("*.gguf"):
+            if not file.name.startswith("importance-"):
+                file.unlink(missing_ok=True)
+
+    def _record(self, plan_digest: str) -> Path:
+        return self.folder / f"{plan_digest[:32]}-{self._settings}.json"
+
+
+def deliver(file: Path, target: Path) -> Path:
+    """Put a finished file at ``target``, replacing what is there: by a hard link, or a copy and a rename."""
+    partial = target.with_name(f".{target.name}.part")
+    partial.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(file, partial)
+        except OSError:  # another file system
+            shutil.copyfile(file, partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,85 @@
+"""Running the gateway until it is told to stop: listening, logging, draining."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from terazi.errors import MissingExtraError, TeraziError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from terazi.registry import Store
+    from terazi.serve.pool import Limits
+
+__all__ = ["run"]
+
+_DRAIN = 60  # seconds that running requests get to end
+
+
+def run(
+    store: Store,
+    limits: Limits,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 11434,
+    keys: tuple[str, ...] = (),
+    log_requests: bool = True,
+    listening: Callable[[str], None] = print,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then let running requests end.
+
+    ``port`` 0 takes a free one; ``listening`` is told the address. Raises `UsageError` when it would listen
+    beyond this machine without ``keys``, `TeraziError` when the port is taken.
+    """
+    try:
+        import uvicorn
+
+        from terazi.serve.gateway import Gateway, application
+    except ImportError:
+        raise MissingExtraError("serving", "serve") from None
+
+    local = host in ("127.0.0.1", "localhost", "::1")
+    if not local and not keys:
+        hint = "add --api-key, or --no-api-key if everybody who reaches this machine may ask"
+        raise UsageError(f"listening on {host} without an API key", hint=hint)
+    gateway = Gateway(store=store, limits=limits, keys=tuple(key for key in keys if key), local=local)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise TeraziError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port"
+        ) from None
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: object) -> None:
+            """Drain at the first signal; a second Ctrl-C ends at once. Ending is no failure: exit code 0."""
+            gateway.draining = True
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
+
+    if log_requests:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(
+            logging.Formatter('{"time":"%(asctime)s","level":"%(levelname)s","event":%(message)s}')
+        )
+        logging.getLogger("terazi.serve").addHandler(handler)
+        logging.getLogger("terazi.serve").setLevel(logging.INFO)
+    config = uvicorn.Config(
+        application(gateway),
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=_DRAIN,
+        lifespan="on",
+        server_header=False,
+    )
+    listening(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
+    Server(config).run(sockets=[listener])

@@ -1,0 +1,143 @@
+"""The unchanged `openai` client."""
+
+import base64
+import json
+
+import openai
+import pytest
+
+MODEL = "smollm2:135m"
+ASK = [{"role": "user", "content": "Name the capital city of France."}]
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=120) as client:
+        yield client
+
+
+def test_models(client):
+    assert MODEL in [model.id for model in client.models.list()]
+    assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError, match="not in the store"):
+        client.models.retrieve("absent")
+
+
+def test_chat(client, server):
+    before = server.metric("terazi_tokens_total", kind="generated")
+    answer = client.chat.completions.create(model=MODEL, messages=ASK, max_tokens=16, temperature=0, seed=1)
+    assert "Paris" in answer.choices[0].message.content
+    assert answer.usage.completion_tokens <= 16
+    again = client.chat.completions.create(model=MODEL, messages=ASK, max_tokens=16, temperature=0, seed=1)
+    assert again.choices[0].message.content == answer.choices[0].message.content
+    assert again.usage.prompt_tokens_details.cached_tokens > 0
+    counted = answer.usage.completion_tokens + again.usage.completion_tokens
+    assert server.metric("terazi_tokens_total", kind="generated") - before == counted
+
+
+def test_streaming_chat_gives_the_same_text(client):
+    options = {"model": MODEL, "messages": ASK, "max_tokens": 16, "temperature": 0}
+    whole = client.chat.completions.create(**options).choices[0].message.content
+    chunks = list(
+        client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True})
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole
+    assert chunks[-1].usage.completion_tokens > 0
+    assert len(chunks) > 4
+
+
+def test_text_completion(client):
+    answer = client.completions.create(model=MODEL, prompt="One, two, three,", max_tokens=3, temperature=0)
+    assert "four" in answer.choices[0].text
+
+
+def test_json_schema(client):
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}, "sure": {"type": "boolean"}},
+        "required": ["city", "sure"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=ASK,
+        max_tokens=40,
+        response_format={"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
+    )
+    found = json.loads(answer.choices[0].message.content)
+    assert found.keys() == {"city", "sure"}
+    assert found["city"] in ("Paris", "Rome")
+
+
+def test_logprobs(client):
+    answer = client.chat.completions.create(
+        model=MODEL, messages=ASK, max_tokens=4, temperature=0, logprobs=True, top_logprobs=3
+    )
+    content = answer.choices[0].logprobs.content
+    assert len(content) == 4
+    assert all(len(token.top_logprobs) == 3 and token.logprob <= 0 for token in content)
+
+
+def test_tools_are_taken(client):
+    """Whether a model of this size calls one is its own affair; the request must be understood."""
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather in a city",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
+        },
+    }
+    answer = client.chat.completions.create(model=MODEL, messages=ASK, tools=[tool], max_tokens=8)
+    message = answer.choices[0].message
+    assert message.content or message.tool_calls
+
+
+def test_embeddings(client):
+    answer = client.embeddings.create(model=MODEL, input=["a cat", "a kitten", "the stock market"])
+    cat, kitten, market = (row.embedding for row in answer.data)
+    assert len(cat) == 576
+
+    def cosine(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert cosine(cat, kitten) > cosine(cat, market)
+    assert answer.usage.prompt_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"model": "absent:x"}, openai.NotFoundError, "not in the store"),
+        ({"model": "../../etc/passwd"}, openai.BadRequestError, "not a model name"),
+        ({"model": ""}, openai.BadRequestError, "names no model"),
+        ({"messages": "hello"}, openai.BadRequestError, "messages must be a list"),
+        ({"messages": [{"role": "user", "content": "word " * 3000}]}, openai.BadRequestError, "context size"),
+        ({"temperature": "hot"}, openai.APIStatusError, "temperature"),
+    ],
+)
+def test_errors_have_the_right_kind(client, options, error, words):
+    with pytest.raises(error, match=words) as failure:
+        client.chat.completions.create(**{"model": MODEL, "messages": ASK, "max_tokens": 4} | options)
+    assert failure.value.body["message"]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:22/x.png", "file:///etc/passwd", "https://example.org/x"]
+)
+def test_pictures_are_not_fetched_for_anybody(client, address):
+    parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": address}}]
+    with pytest.raises(openai.BadRequestError, match="must be sent in the request"):
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
+
+
+def test_a_picture_for_a_model_that_cannot_see(client):
+    picture = "data:image/png;base64," + base64.b64encode(b"\x89PNG not really").decode()
+    parts = [{"type": "image_url", "image_url": {"url": picture}}]
+    with pytest.raises(openai.APIStatusError, match="image"):
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
