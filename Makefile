@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-slow check fix bench docs clean
+.PHONY: help setup system build demo test test-slow check fix bench docs clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,16 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 setup: $(VENV)/.dev ## Create .venv with everything for development
 
+# What some tests drive besides Python packages; without them those tests are skipped with the reason.
+SYSTEM := chromium docker-registry
+
+system: ## Install Chromium and a container registry for the tests (Debian, as root)
+	@missing=""; for name in $(SYSTEM); do command -v $$name >/dev/null || missing="$$missing $$name"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "==> installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null || echo "==> could not install$$missing"; \
+	else echo "==> without$$missing: the tests that need them are skipped"; fi
+
 build: ## Rebuild the native kernels in place
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $(VENV)/.runtime $(VENV)/.dev
@@ -34,10 +44,10 @@ build: ## Rebuild the native kernels in place
 demo: $(VENV)/.runtime ## Set up and run the main job on a real model
 	$(BIN)/terazi optimize smollm2:135m --device raspberry-pi-5 --use-case chat --output demo --force
 
-test: $(VENV)/.dev check ## Set up and run every test but the slow ones
+test: system $(VENV)/.dev check ## Set up and run every test but the slow ones
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.dev ## Run the slow tests as well
+test-slow: system $(VENV)/.dev ## Run the slow tests as well
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format check, types and layers

@@ -93,7 +93,7 @@ def command(model: str, output: Path | None, as_json: bool, **options: Any) -> N
     source = open_source(open_model(model))
     calibration = _loaded(options["calibration"])
     plans = _plans(source, calibration, options)
-    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
+    for note in [note for note in plans[0].notes if all(note in plan.notes for plan in plans)]:
         click.echo(f"note: {note}", err=True)
     if options["save_plan"]:
         from terazi.files import write_text
