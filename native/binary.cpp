@@ -55,7 +55,7 @@ void encode_q2(const float* x, uint8_t* out, int64_t rows, int64_t columns, cons
             const F8 value = load<F8>(x + i) * inverse;
             const I8 usable = magnitude(value) < 2.f;
             const I8 code = (1 - (value >= 0.5f) + (value <= -0.5f)) & usable;
-            store(codes + i, __builtin_convertvector(code, B8));
+            store(codes + i, low_bytes(code));
         }
         const U16 four = load<U16>(codes);
         const U16 packed = four | four >> 6 | four >> 12 | four >> 18;

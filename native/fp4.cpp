@@ -41,7 +41,7 @@ uint8_t first_nearest(float x, float scale) {
 // 16 codes into 8 bytes: those of a[0..7] in the low nibbles, of b[0..7] in the high ones.
 TERAZI_INLINE void put_codes(uint8_t* out, const float* a, const float* b, float scale) {
     const I8 both = codes_of(load<F8>(a), scale) | codes_of(load<F8>(b), scale) << 4;
-    store(out, __builtin_convertvector(both, B8));
+    store(out, low_bytes(both));
 }
 
 // floor(log2(x)) - 2 with the exponent's bias, in a byte that wraps. The library's log2 rounds up to a whole number
@@ -88,13 +88,19 @@ TERAZI_INLINE uint8_t to_ue4m3(float x) {
     const int rounded = code + int(all >> 19 & 1);
     return uint8_t(rounded >= 15 << 3 ? 0x7e : rounded);
 }
-// Half of the scale.
-TERAZI_INLINE float from_ue4m3(uint8_t code) {
-    if (code == 0x7f) return 0;
-    const int exponent = code >> 3 & 15, mantissa = code & 7;
-    if (exponent == 0) return float(mantissa) * 0x1p-10f;
-    return bits<float>(uint32_t(exponent - 8 + 127) << 23 | uint32_t(mantissa) << 20);
-}
+// Half of the scale; 0x7f, which would be NaN, counts as 0.
+struct Ue4m3 {
+    float half[256];
+    constexpr Ue4m3() : half() {
+        for (int code = 0; code < 256; ++code) {
+            const int exponent = code >> 3 & 15, mantissa = code & 7;
+            float value = float(exponent ? mantissa + 8 : mantissa) * 0x1p-10f;
+            for (int i = 1; i < exponent; ++i) value *= 2;
+            half[code] = code == 0x7f ? 0 : value;
+        }
+    }
+};
+constexpr Ue4m3 UE4M3;
 
 // Four scales, then four runs of 16 codes.
 void encode_nvfp4(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float*) {
@@ -102,7 +108,7 @@ void encode_nvfp4(const float* x, uint8_t* out, int64_t rows, int64_t columns, c
         for (int s = 0; s < 4; ++s, x += 16) {
             const float peak = peak_of(x, 16);
             const uint8_t code = to_ue4m3(peak / 6.f);
-            const float scale = from_ue4m3(code);
+            const float scale = UE4M3.half[code];
             uint8_t* codes = out + 4 + 8 * s;
             out[s] = code;
             if (scale == 0) {
@@ -120,10 +126,10 @@ void decode_nvfp4(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
     const B16 table = load<B16>(VALUES);
     for (int64_t b = 0; b < rows * columns / 64; ++b, q += 36)
         for (int s = 0; s < 4; ++s, out += 16) {
-            const float scale = from_ue4m3(q[s]);
+            const float scale = UE4M3.half[q[s]];
+            typedef uint64_t Words __attribute__((vector_size(16)));
             const uint64_t packed = load<uint64_t>(q + 4 + 8 * s);
-            const uint64_t nibbles[2] = {packed & 0x0f0f0f0f0f0f0f0f, packed >> 4 & 0x0f0f0f0f0f0f0f0f};
-            store_levels(out, scale, pick_bytes(table, load<B16>(nibbles)));
+            store_levels(out, scale, pick_bytes(table, (B16)Words{packed, packed >> 4} & 15));
         }
 }
 

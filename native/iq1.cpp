@@ -339,9 +339,11 @@ void encode_m(const float* source, uint8_t* out, int64_t rows, int64_t columns, 
     });
 }
 
+// SHIFT, negative when the lowest bit is set.
+TERAZI_INLINE float shift_with(int negative) { return bits<float>(bits<int32_t>(SHIFT) | int32_t(unsigned(negative) << 31)); }
+
 TERAZI_INLINE void store_shifted(float* out, float scale, uint64_t levels, float shift) {
-    const I8 wide = __builtin_convertvector(bits<S8>(levels), I8);
-    store(out, scale * (__builtin_convertvector(wide, F8) + shift));
+    store(out, scale * (widen_signed(levels) + shift));
 }
 
 void decode_s(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
@@ -350,7 +352,7 @@ void decode_s(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
         const float d = load_half(q);
         for (int s = 0; s < 8; ++s) {
             const uint16_t high = load<uint16_t>(q + 34 + 2 * s);
-            const float scale = d * float(2 * (high >> 12 & 7) + 1), shift = high & 0x8000 ? -SHIFT : SHIFT;
+            const float scale = d * float(2 * (high >> 12 & 7) + 1), shift = shift_with(high >> 15);
             for (int g = 0; g < 4; ++g, out += 8)
                 store_shifted(out, scale, grid[q[2 + 4 * s + g] | (high >> 3 * g & 7) << 8], shift);
         }
@@ -368,7 +370,7 @@ void decode_m(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
             const float scale = d * float(2 * (scales[s / 4] >> 3 * (s % 4) & 7) + 1);
             for (int g = 0; g < 2; ++g, out += 8) {
                 const int high = q[32 + s] >> 4 * g;
-                store_shifted(out, scale, grid[q[2 * s + g] | (high & 7) << 8], high & 8 ? -SHIFT : SHIFT);
+                store_shifted(out, scale, grid[q[2 * s + g] | (high & 7) << 8], shift_with(high >> 3));
             }
         }
     }

@@ -27,7 +27,7 @@ struct Digits {
         for (int i = 0; i < BLOCK; i += 8) {
             const F8 value = load<F8>(x + i) * inverse;
             const I8 digit = 1 - ((value >= 0.5f) & (value < 2.f)) + ((value <= -0.5f) & (value > -2.f));
-            store(at + i, __builtin_convertvector(digit, B8));
+            store(at + i, low_bytes(digit));
         }
     }
 };
@@ -70,10 +70,7 @@ void encode_tq2(const float* x, uint8_t* out, int64_t rows, int64_t columns, con
 
 // Digits 0..2 as weights.
 TERAZI_INLINE void store_digits(float* out, const uint8_t* digits, int count, float d) {
-    for (int i = 0; i < count; i += 8) {
-        const S8 level = (S8)load<B8>(digits + i) - 1;
-        store_levels(out + i, d, bits<uint64_t>(level));
-    }
+    for (int i = 0; i < count; i += 16) store_levels(out + i, d, load<B16>(digits + i) - 1);
 }
 
 void decode_tq1(const uint8_t* q, float* out, int64_t rows, int64_t columns) {
