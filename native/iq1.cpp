@@ -3,6 +3,7 @@
 // Lanes are super-blocks. With three levels the best fit of a block, codebook aside, splits its sorted weights at two
 // places: all pairs of places are tried. Then groups that are no point of the codebook move to the nearest one.
 #include <cfloat>
+#include <type_traits>
 
 #include "batch.hpp"
 #include "decode.hpp"
@@ -60,92 +61,117 @@ struct Split {
     I shifts;         // bit 0: the (second) half is shifted down; bit 1: the first half is
 };
 
-// Sums of w * x * q and w * q * q for a split into three levels are compared by the squared first over the second.
-TERAZI_INLINE Mask improves(const Split& split, F xq, F qq) {
-    return greater(qq, F{}) & greater(xq * xq, split.best * qq);
-}
-TERAZI_INLINE void take(Split& split, Mask better, F xq, F qq, int first, int second, int shifts) {
-    split.scale = select(better, xq / qq, split.scale);
-    split.best = select(better, split.scale * xq, split.best);
-    split.first = select(better, splat(first), split.first);
-    split.second = select(better, splat(second), split.second);
-    split.shifts = select(better, splat(shifts), split.shifts);
-}
-TERAZI_INLINE Split no_split() { return {F{}, splat(-FLT_MAX), splat(-1), splat(-1), I{}}; }
+constexpr float UP[3] = {-1 + SHIFT, SHIFT, 1 + SHIFT}, DOWN[3] = {-1 - SHIFT, -SHIFT, 1 - SHIFT};
 
-// IQ1_S: one shift for the whole block.
-TERAZI_INLINE Split best_split(const Sorted<32>& sorted) {
-    constexpr int SIZE = 32;
-    constexpr float UP[3] = {-1 + SHIFT, SHIFT, 1 + SHIFT}, DOWN[3] = {-1 - SHIFT, -SHIFT, 1 - SHIFT};
-    F x[SIZE + 1], w[SIZE + 1];
-    x[0] = w[0] = F{};
-    for (int i = 0; i < SIZE; ++i) {
-        x[i + 1] = x[i] + sorted.weight[i] * sorted.x[i];
-        w[i + 1] = w[i] + sorted.weight[i];
-    }
-    // What the third level contributes, by where it starts.
-    F x_up[SIZE + 1], x_down[SIZE + 1], w_up[SIZE + 1], w_down[SIZE + 1];
-    for (int i = 0; i <= SIZE; ++i) {
-        x_up[i] = (x[SIZE] - x[i]) * UP[2];
-        x_down[i] = (x[SIZE] - x[i]) * DOWN[2];
-        w_up[i] = (w[SIZE] - w[i]) * UP[2] * UP[2];
-        w_down[i] = (w[SIZE] - w[i]) * DOWN[2] * DOWN[2];
-    }
-    Split split = no_split();
-    for (int first = 0; first <= SIZE; ++first) {
-        const F x0_up = x[first] * UP[0], x0_down = x[first] * DOWN[0];
-        const F w0_up = w[first] * UP[0] * UP[0], w0_down = w[first] * DOWN[0] * DOWN[0];
-        for (int second = first; second <= SIZE; ++second) {
-            const F x1 = (x[second] - x[first]) * SHIFT, w1 = (w[second] - w[first]) * SHIFT * SHIFT;
-            const F xq_up = x0_up + x1 + x_up[second], qq_up = w0_up + w1 + w_up[second];
-            const F xq_down = x0_down - x1 + x_down[second], qq_down = w0_down + w1 + w_down[second];
-            Mask better = improves(split, xq_up, qq_up);
-            if (!any(better | improves(split, xq_down, qq_down))) continue;
-            take(split, better, xq_up, qq_up, first, second, 0);
-            take(split, improves(split, xq_down, qq_down), xq_down, qq_down, first, second, 3);
+// Sums of w * x * q and of w * q * q for all splits of a block: `CHOICES` of them for each two places.
+// IQ1_S has one shift for the whole block.
+struct WholeSums {
+    static constexpr int SIZE = 32, CHOICES = 2, SHIFTS[CHOICES] = {0, 3};
+    F x[SIZE + 1], w[SIZE + 1];                                          // over all weights before a place
+    F x_up[2][SIZE + 1], x_down[2][SIZE + 1];                            // of the first and third level, by place
+    F w_up[2][SIZE + 1], w_down[2][SIZE + 1];
+
+    TERAZI_INLINE WholeSums(const Sorted<SIZE>& sorted) {
+        x[0] = w[0] = F{};
+        for (int i = 0; i < SIZE; ++i) {
+            x[i + 1] = x[i] + sorted.weight[i] * sorted.x[i];
+            w[i + 1] = w[i] + sorted.weight[i];
+        }
+        for (int i = 0; i <= SIZE; ++i) {
+            x_up[0][i] = x[i] * UP[0], x_up[1][i] = (x[SIZE] - x[i]) * UP[2];
+            x_down[0][i] = x[i] * DOWN[0], x_down[1][i] = (x[SIZE] - x[i]) * DOWN[2];
+            w_up[0][i] = w[i] * UP[0] * UP[0], w_up[1][i] = (w[SIZE] - w[i]) * UP[2] * UP[2];
+            w_down[0][i] = w[i] * DOWN[0] * DOWN[0], w_down[1][i] = (w[SIZE] - w[i]) * DOWN[2] * DOWN[2];
         }
     }
-    return split;
-}
+    TERAZI_INLINE F total_weight() const { return w[SIZE]; }
+    TERAZI_INLINE void at(int first, int second, F* xq, F* qq) const {
+        const F x1 = (x[second] - x[first]) * SHIFT, w1 = (w[second] - w[first]) * SHIFT * SHIFT;
+        xq[0] = x_up[0][first] + x1 + x_up[1][second];
+        qq[0] = w_up[0][first] + w1 + w_up[1][second];
+        xq[1] = x_down[0][first] - x1 + x_down[1][second];
+        qq[1] = w_down[0][first] + w1 + w_down[1][second];
+    }
+};
 
-// IQ1_M: each half of the block has its own shift, so sums are kept by half. The levels being one apart, the sum of
+// In IQ1_M each half of the block has its own shift, so sums are kept by half. The levels being one apart, the sum of
 // x * w * q is the total times the highest level, less the sums up to each place.
-TERAZI_INLINE Split best_split(const Sorted<16>& sorted) {
-    constexpr int SIZE = 16;
-    constexpr float UP[3] = {-1 + SHIFT, SHIFT, 1 + SHIFT}, DOWN[3] = {-1 - SHIFT, -SHIFT, 1 - SHIFT};
-    constexpr float UP_1 = UP[0] * UP[0] - UP[1] * UP[1], UP_2 = UP[1] * UP[1] - UP[2] * UP[2];
-    constexpr float DOWN_1 = DOWN[0] * DOWN[0] - DOWN[1] * DOWN[1], DOWN_2 = DOWN[1] * DOWN[1] - DOWN[2] * DOWN[2];
+struct HalfSums {
+    static constexpr int SIZE = 16, CHOICES = 4, SHIFTS[CHOICES] = {0, 1, 2, 3};
     F x[2][SIZE + 1], w[2][SIZE + 1];
-    x[0][0] = x[1][0] = w[0][0] = w[1][0] = F{};
-    for (int i = 0; i < SIZE; ++i) {
-        const Mask in_first = less(sorted.index[i], splat(SIZE / 2));
-        const F term = sorted.weight[i] * sorted.x[i];
-        x[0][i + 1] = select(in_first, x[0][i] + term, x[0][i]);
-        x[1][i + 1] = select(in_first, x[1][i], x[1][i] + term);
-        w[0][i + 1] = select(in_first, w[0][i] + sorted.weight[i], w[0][i]);
-        w[1][i + 1] = select(in_first, w[1][i], w[1][i] + sorted.weight[i]);
-    }
-    Split split = no_split();
-    for (int first = 0; first <= SIZE; ++first) {
-        for (int second = first; second <= SIZE; ++second) {
-            F x_up[2], x_down[2], w_up[2], w_down[2];
-            for (int h = 0; h < 2; ++h) {
-                const F both = x[h][first] + x[h][second];
-                x_up[h] = x[h][SIZE] * UP[2] - both;
-                x_down[h] = x[h][SIZE] * DOWN[2] - both;
-                w_up[h] = w[h][SIZE] * UP[2] * UP[2] + w[h][first] * UP_1 + w[h][second] * UP_2;
-                w_down[h] = w[h][SIZE] * DOWN[2] * DOWN[2] + w[h][first] * DOWN_1 + w[h][second] * DOWN_2;
-            }
-            const F xq[4] = {x_up[0] + x_up[1], x_up[0] + x_down[1], x_down[0] + x_up[1], x_down[0] + x_down[1]};
-            const F qq[4] = {w_up[0] + w_up[1], w_up[0] + w_down[1], w_down[0] + w_up[1], w_down[0] + w_down[1]};
-            Mask better{};
-            for (int k = 0; k < 4; ++k) better |= improves(split, xq[k], qq[k]);
-            if (!any(better)) continue;
-            for (int k = 0; k < 4; ++k) take(split, improves(split, xq[k], qq[k]), xq[k], qq[k], first, second, k);
+
+    TERAZI_INLINE HalfSums(const Sorted<SIZE>& sorted) {
+        x[0][0] = x[1][0] = w[0][0] = w[1][0] = F{};
+        for (int i = 0; i < SIZE; ++i) {
+            const Mask in_first = less(sorted.index[i], splat(SIZE / 2));
+            const F term = sorted.weight[i] * sorted.x[i];
+            x[0][i + 1] = select(in_first, x[0][i] + term, x[0][i]);
+            x[1][i + 1] = select(in_first, x[1][i], x[1][i] + term);
+            w[0][i + 1] = select(in_first, w[0][i] + sorted.weight[i], w[0][i]);
+            w[1][i + 1] = select(in_first, w[1][i], w[1][i] + sorted.weight[i]);
         }
     }
+    TERAZI_INLINE F total_weight() const { return w[0][SIZE] + w[1][SIZE]; }
+    TERAZI_INLINE void at(int first, int second, F* xq, F* qq) const {
+        constexpr float UP_1 = UP[0] * UP[0] - UP[1] * UP[1], UP_2 = UP[1] * UP[1] - UP[2] * UP[2];
+        constexpr float DOWN_1 = DOWN[0] * DOWN[0] - DOWN[1] * DOWN[1], DOWN_2 = DOWN[1] * DOWN[1] - DOWN[2] * DOWN[2];
+        F x_up[2], x_down[2], w_up[2], w_down[2];
+        for (int h = 0; h < 2; ++h) {
+            const F both = x[h][first] + x[h][second];
+            x_up[h] = x[h][SIZE] * UP[2] - both;
+            x_down[h] = x[h][SIZE] * DOWN[2] - both;
+            w_up[h] = w[h][SIZE] * UP[2] * UP[2] + w[h][first] * UP_1 + w[h][second] * UP_2;
+            w_down[h] = w[h][SIZE] * DOWN[2] * DOWN[2] + w[h][first] * DOWN_1 + w[h][second] * DOWN_2;
+        }
+        xq[0] = x_up[0] + x_up[1], xq[1] = x_up[0] + x_down[1], xq[2] = x_down[0] + x_up[1], xq[3] = x_down[0] + x_down[1];
+        qq[0] = w_up[0] + w_up[1], qq[1] = w_up[0] + w_down[1], qq[2] = w_down[0] + w_up[1], qq[3] = w_down[0] + w_down[1];
+    }
+};
+
+// A score, xq^2 / qq, that the best split surely exceeds: 1 - 2^-7 of the best at every few places. What the reference
+// takes on its way to scores 2^-8 below the best has no influence on where it ends: among a thousand candidates there
+// is a gap of many roundings between there and the top, and the first score beyond the gap is taken whatever came
+// before. -FLT_MAX, as the reference starts, where numbers are so small or large that rounding is not relative.
+template <class Sums>
+TERAZI_INLINE F certain_score(const Sums& sums) {
+    constexpr int STEP = Sums::SIZE / 8;
+    F top{};
+    for (int first = 0; first <= Sums::SIZE; first += STEP)
+        for (int second = first; second <= Sums::SIZE; second += STEP) {
+            F xq[Sums::CHOICES], qq[Sums::CHOICES];
+            sums.at(first, second, xq, qq);
+            for (int k = 0; k < Sums::CHOICES; ++k)
+                top = select(greater(qq[k], F{}), max(xq[k] * xq[k] / qq[k], top), top);
+        }
+    const auto plain = [](F v) { return greater(v, splat(0x1p-50f)) & less(v, splat(0x1p50f)); };
+    return select(plain(top) & plain(sums.total_weight()), top * (1 - 0x1p-7f), splat(-FLT_MAX));
+}
+
+template <class Sums>
+TERAZI_INLINE Split best_split(const Sums& sums) {
+    Split split = {F{}, certain_score(sums), splat(-1), splat(-1), I{}};
+    const auto improves = [&](F xq, F qq) { return greater(qq, F{}) & greater(xq * xq, split.best * qq); };
+    for (int first = 0; first <= Sums::SIZE; ++first)
+        for (int second = first; second <= Sums::SIZE; ++second) {
+            F xq[Sums::CHOICES], qq[Sums::CHOICES];
+            sums.at(first, second, xq, qq);
+            Mask better = improves(xq[0], qq[0]);
+            for (int k = 1; k < Sums::CHOICES; ++k) better |= improves(xq[k], qq[k]);
+            if (!any(better)) [[likely]] continue;
+            for (int k = 0; k < Sums::CHOICES; ++k) {
+                better = improves(xq[k], qq[k]);
+                split.scale = select(better, xq[k] / qq[k], split.scale);
+                split.best = select(better, split.scale * xq[k], split.best);
+                split.first = select(better, splat(first), split.first);
+                split.second = select(better, splat(second), split.second);
+                split.shifts = select(better, splat(Sums::SHIFTS[k]), split.shifts);
+            }
+        }
     return split;
 }
+
+template <int SIZE>
+using Sums = std::conditional_t<SIZE == 32, WholeSums, HalfSums>;
 
 // A block of each lane once encoded.
 template <int SIZE>
@@ -200,7 +226,7 @@ TERAZI_INLINE Block<SIZE> encode_block(const Neighbours& grid, const Batch& batc
     F peak = abs(x[0]);
     for (int i = 1; i < SIZE; ++i) peak = max(peak, abs(x[i]));
     const Sorted<SIZE> sorted(x, weight);
-    Split split = best_split(sorted);
+    const Split split = best_split(Sums<SIZE>(sorted));
     const Mask live = invert(less(peak, splat(smallest))) & invert(less(split.first, I{}));
 
     // A negative scale stands for the mirrored levels.

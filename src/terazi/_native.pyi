@@ -21,7 +21,9 @@ def dequantize(
 ) -> NDArray[np.float32]:
     """Decode q[rows, row_bytes]. ``out`` is filled and returned."""
 
-def validate(type_id: int, q: np.ndarray, columns: int) -> int: ...
+def validate(type_id: int, q: NDArray[np.uint8], columns: int) -> int:
+    """Index, along rows, of the first block of q[rows, row_bytes] with a scale that is not finite, or -1."""
+
 def instruction_sets() -> list[str]:
     """Instruction sets of this CPU that have kernels, best last: baseline, avx2, avx512."""
 
