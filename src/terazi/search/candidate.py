@@ -102,6 +102,11 @@ class Scored:
     decode_speed: Measurement | None
     energy: float | None = None
 
+    @property
+    def label(self) -> str:
+        """The variant's name."""
+        return self.candidate.label
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
