@@ -56,7 +56,7 @@ def _members(archive: zipfile.ZipFile, wheel: Path) -> dict[str, zipfile.ZipInfo
         found = {
             str(PurePosixPath(m.filename).relative_to(folder)): m
             for m in inside
-            if not m.filename.endswith(".py")
+            if not m.filename.endswith(".py") and "/." not in f"/{m.filename}"
         }
     else:
         single = [member for member in members if member.filename.endswith(_WEIGHTS)]
