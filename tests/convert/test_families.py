@@ -179,6 +179,32 @@ DECODERS |= {
             "sliding_window": 8,
         },
     ),
+    "gemma4": (
+        "Gemma4",
+        {
+            "head_dim": 16,
+            "global_head_dim": 32,
+            "num_hidden_layers": 7,
+            "hidden_size_per_layer_input": 32,
+            "vocab_size_per_layer_input": VOCABULARY,
+            "sliding_window": 8,
+            "num_kv_shared_layers": 1,
+            "use_double_wide_mlp": True,
+        },
+    ),
+    "gemma4-shared-values": (
+        "Gemma4",
+        {
+            "head_dim": 16,
+            "global_head_dim": 32,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "num_hidden_layers": 6,
+            "hidden_size_per_layer_input": 0,
+            "sliding_window": 8,
+            "final_logit_softcapping": 30.0,
+        },
+    ),
     "llama4": (
         "Llama4",
         {
@@ -210,13 +236,15 @@ TOKENS = np.random.default_rng(7).integers(1, VOCABULARY, 48)
 
 
 # llama.cpp computes GELU from a table of half-precision values.
-GELU = {"gemma", "gemma2", "gemma3", "phi2", "starcoder2", "gpt2", "gptneox", "gptneox-serial"}
+GELU = {"gemma", "gemma2", "gemma3", "gemma4", "gemma4-shared-values", "phi2", "starcoder2", "gpt2"}
+GELU |= {"gptneox", "gptneox-serial"}
 
 
 def build(name, extra):
     config_class = {
         "Gemma3": "Gemma3TextConfig",
         "Gemma3n": "Gemma3nTextConfig",
+        "Gemma4": "Gemma4TextConfig",
         "Llama4": "Llama4TextConfig",
         "Qwen3_5": "Qwen3_5TextConfig",
         "Qwen3_5Moe": "Qwen3_5MoeTextConfig",
