@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from terazi.model.description import Description
     from terazi.model.license import Use
     from terazi.quantize import Plan
+    from terazi.quantize.onnx import OnnxRecipe
     from terazi.search import Recommendation, Settings, Study
 
 __all__ = [
@@ -141,7 +142,7 @@ def evaluate(
 
 def quantize(
     model: Model | Path | str,
-    recipe: Plan | str = "Q4_K_M",
+    recipe: Plan | OnnxRecipe | str = "Q4_K_M",
     *,
     output: Path | str,
     calibration: Calibration | None = None,
@@ -154,14 +155,14 @@ def quantize(
 
     ``recipe`` is a preset's name, a finished plan, or an ONNX recipe (`terazi.quantize.onnx`) for ONNX
     models. ``calibration`` weighs the rounding. ``options`` are those of `terazi.quantize.make_plan`:
-    ``overrides``, ``pure``, ``keep_split`` and so on. Raises `UsageError` for what cannot be, `FormatError`
-    for damaged weights, `ExistsError` unless ``force``.
+    ``overrides``, ``pure``, ``keep_split`` and so on; for ONNX ``data`` and ``on``. Raises `UsageError` for
+    what cannot be, `FormatError` for damaged weights, `ExistsError` unless ``force``.
     """
     from terazi.model import Model
     from terazi.quantize import apply, make_plan, open_source
-    from terazi.quantize.onnx.recipes import ONNX_RECIPES
+    from terazi.quantize.onnx.recipes import ONNX_RECIPES, OnnxRecipe
 
-    if isinstance(recipe, str) and recipe.lower() in ONNX_RECIPES:
+    if isinstance(recipe, OnnxRecipe) or (isinstance(recipe, str) and recipe.lower() in ONNX_RECIPES):
         from terazi.quantize.onnx import quantize_onnx
 
         opened = model if isinstance(model, Model) else open_model(model)

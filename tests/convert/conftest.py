@@ -88,18 +88,49 @@ def convert(tmp_path):
     return run
 
 
+class Worker:
+    """`exact.py` in a process of its own, started again when a model has killed it."""
+
+    def __init__(self, log):
+        self.log = log
+        self.process = None
+
+    def run(self, **request):
+        if self.process is None or self.process.poll() is not None:
+            script = Path(__file__).with_name("exact.py")
+            self.stop()
+            with self.log.open("w") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, script],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n", self.log.read_text()[-3000:]
+
+    def stop(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory):
+    started = Worker(tmp_path_factory.mktemp("exact") / "log")
+    yield started
+    started.stop()
+
+
 @pytest.fixture
-def llama_cpp(tmp_path):
+def llama_cpp(tmp_path, worker):
     """Run llama.cpp in float32 on tokens; returns logits, or with ``embed`` a unit vector."""
 
-    def run(path, tokens, *mode):
-        source, target = tmp_path / "tokens.npz", tmp_path / "result.npy"
-        np.savez(source, tokens=np.asarray(tokens))
-        script = Path(__file__).with_name("exact.py")
-        done = subprocess.run(
-            [sys.executable, script, path, source, target, *mode], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    def run(path, tokens, embed=False):
+        target = tmp_path / "result.npy"
+        worker.run(model=str(path), tokens=[int(token) for token in tokens], target=str(target), embed=embed)
         return np.load(target)
 
     return run

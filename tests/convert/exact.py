@@ -1,10 +1,10 @@
 """Run llama.cpp in float32 throughout (cache included) on fixed tokens, apart from the process of the tests.
 
-    python exact.py MODEL.gguf INPUT.npz OUTPUT.npy [embed]
-
-Without ``embed``: logits at every position of ``tokens``. With it: one unit vector for ``tokens``.
+Each line of stdin is a JSON object: ``model``, ``tokens``, ``target`` and ``embed``. Logits at every
+position, or with ``embed`` one unit vector, go to the file ``target``; then ``done`` goes to stdout.
 """
 
+import json
 import sys
 
 import numpy as np
@@ -13,7 +13,19 @@ from terazi.runtime.llamacpp import library
 from terazi.runtime.llamacpp.session import Session
 
 
-def main(model, source, target, mode="logits"):
+def run(model, tokens, target, embed):
+    session = Session(model, context=max(len(tokens), 64), threads=1, embedding=embed)
+    tokens = np.array(tokens, np.int32)
+    if embed:
+        session.tokenize = lambda text, add_special: tokens
+        np.save(target, session.embed([""]))
+    else:
+        np.save(target, session.logits(tokens))
+    session.library.llama_free(session.context)
+    session.library.llama_model_free(session.model)
+
+
+def main():
     loaded = library.load()
     defaults = loaded.llama_context_default_params
 
@@ -24,14 +36,10 @@ def main(model, source, target, mode="logits"):
         return parameters
 
     loaded.llama_context_default_params = in_float32
-    tokens = np.load(source)["tokens"].astype(np.int32)
-    session = Session(model, context=max(len(tokens), 64), threads=1, embedding=mode == "embed")
-    if mode == "embed":
-        session.tokenize = lambda text, add_special: tokens
-        np.save(target, session.embed([""]))
-    else:
-        np.save(target, session.logits(tokens))
+    for line in sys.stdin:
+        run(**json.loads(line))
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -123,7 +123,10 @@ DECODERS |= {
     "gptneox": ("GPTNeoX", {"rotary_pct": 0.25}),
     "gptneox-serial": ("GPTNeoX", {"use_parallel_residual": False}),
     "command-r": ("Cohere", {"logit_scale": 0.5}),
-    "command-r-norms": ("Cohere", {"use_qk_norm": True, "num_hidden_layers": 64}),
+    "command-r-norms": (
+        "Cohere",
+        {"use_qk_norm": True, "num_hidden_layers": 64, "hidden_size": 32, "num_attention_heads": 2},
+    ),
     "cohere2": ("Cohere2", {"sliding_window": 8, "num_hidden_layers": 5}),
     "lfm2": ("Lfm2", {"layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3}),
     "mamba": ("Mamba", {"state_size": 16, "intermediate_size": 128}),
@@ -176,6 +179,32 @@ DECODERS |= {
             "sliding_window": 8,
         },
     ),
+    "gemma4": (
+        "Gemma4",
+        {
+            "head_dim": 16,
+            "global_head_dim": 32,
+            "num_hidden_layers": 7,
+            "hidden_size_per_layer_input": 32,
+            "vocab_size_per_layer_input": VOCABULARY,
+            "sliding_window": 8,
+            "num_kv_shared_layers": 1,
+            "use_double_wide_mlp": True,
+        },
+    ),
+    "gemma4-shared-values": (
+        "Gemma4",
+        {
+            "head_dim": 16,
+            "global_head_dim": 32,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "num_hidden_layers": 6,
+            "hidden_size_per_layer_input": 0,
+            "sliding_window": 8,
+            "final_logit_softcapping": 30.0,
+        },
+    ),
     "llama4": (
         "Llama4",
         {
@@ -207,13 +236,15 @@ TOKENS = np.random.default_rng(7).integers(1, VOCABULARY, 48)
 
 
 # llama.cpp computes GELU from a table of half-precision values.
-GELU = {"gemma", "gemma2", "gemma3", "phi2", "starcoder2", "gpt2", "gptneox", "gptneox-serial"}
+GELU = {"gemma", "gemma2", "gemma3", "gemma4", "gemma4-shared-values", "phi2", "starcoder2", "gpt2"}
+GELU |= {"gptneox", "gptneox-serial"}
 
 
 def build(name, extra):
     config_class = {
         "Gemma3": "Gemma3TextConfig",
         "Gemma3n": "Gemma3nTextConfig",
+        "Gemma4": "Gemma4TextConfig",
         "Llama4": "Llama4TextConfig",
         "Qwen3_5": "Qwen3_5TextConfig",
         "Qwen3_5Moe": "Qwen3_5MoeTextConfig",
@@ -242,7 +273,24 @@ def as_llama_cpp_counts(monkeypatch):
     monkeypatch.setattr(torch, "std", lambda x, **options: deviation(x, **(options | {"unbiased": True})))
 
 
-@pytest.mark.parametrize("family", DECODERS)
+# Variants of an architecture that is tested anyway, and what takes more than two seconds.
+SLOW = {
+    "llama-tied",
+    "llama-linear",
+    "llama-head-size",
+    "qwen3-tied",
+    "phi3-short-context",
+    "granitemoeshared",
+    "gptneox-serial",
+    "command-r-norms",
+    "qwen35-equal-heads",
+    "granitehybrid-rope",
+}
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=pytest.mark.slow if f in SLOW else ()) for f in DECODERS]
+)
 def test_logits_match_transformers(family, save, convert, llama_cpp, as_llama_cpp_counts):
     model = build(*DECODERS[family])
     path = convert(save(model))
@@ -309,7 +357,7 @@ def test_embeddings_match_transformers(family, save, convert, llama_cpp):
     tokens = np.maximum(TOKENS, 3)  # no padding or mask
     with torch.no_grad():
         expected = model(torch.tensor(tokens[None])).last_hidden_state[0].mean(0).numpy()
-    vector = llama_cpp(path, tokens, "embed")[0]
+    vector = llama_cpp(path, tokens, embed=True)[0]
     assert np.abs(vector - expected / np.linalg.norm(expected)).max() < 1e-3
 
 

@@ -105,7 +105,7 @@ def test_verb_and_command(reference_9m, tmp_path):
     assert done["digest"] == artifact.digest
     with pytest.raises(ExistsError):
         terazi.convert(reference_9m, output=tmp_path / "a.gguf")
-    with pytest.raises(UsageError, match="GGUF already"):
+    with pytest.raises(UnsupportedError, match="gguf does not convert to gguf"):
         terazi.convert(tmp_path / "a.gguf", output=tmp_path / "c.gguf")
     with pytest.raises(UsageError, match="convert to"):
         terazi.convert(reference_9m, to="flac", output=tmp_path / "c.gguf")

@@ -55,7 +55,7 @@ def small(save):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, **CALM)
+@settings(max_examples=25, **CALM)
 @given(data=st.data())
 def test_any_value_may_be_anything(name, small, data):
     file = small / name
@@ -69,7 +69,7 @@ def test_any_value_may_be_anything(name, small, data):
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "modules.json", "special_tokens_map.json"])
-@settings(max_examples=25, **CALM)
+@settings(max_examples=12, **CALM)
 @given(content=st.one_of(st.binary(max_size=40), st.just(b"deep"), st.just(b"{}"), st.just(b"[]")))
 def test_any_bytes(name, small, content):
     file = small / name
@@ -80,7 +80,7 @@ def test_any_bytes(name, small, content):
     file.write_bytes(original)
 
 
-@settings(max_examples=300, **CALM)
+@settings(max_examples=150, **CALM)
 @given(data=st.data())
 def test_sentencepiece_bytes(data, tmp_path):
     piece = b"\x0a\x03abc\x15\x00\x00\x80\xbf\x18\x01"
@@ -95,7 +95,7 @@ def test_sentencepiece_bytes(data, tmp_path):
         assert len(pieces.tokens) == len(pieces.scores) == len(pieces.kinds)
 
 
-@settings(max_examples=150, **CALM)
+@settings(max_examples=60, **CALM)
 @given(data=st.data())
 def test_vocabularies_on_the_way_back(data, small):
     metadata = dict(to_gguf(open_model(small)).metadata)

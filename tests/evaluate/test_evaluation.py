@@ -194,7 +194,7 @@ class TestEmbeddings:
         return path
 
     def test_variant(self, minilm_gguf, minilm_q4, text, tmp_path):
-        metrics = set(METRICS) - {"prefill_speed", "decode_speed", "load_time", "peak_memory"}
+        metrics = set(METRICS) - {"prefill_speed", "decode_speed", "latency", "load_time", "peak_memory"}
         found = by_metric(
             evaluate(
                 minilm_q4, reference=minilm_gguf, text=text, cache=tmp_path, threads=1, metrics=metrics,
@@ -214,6 +214,7 @@ class TestEmbeddings:
     def test_speed(self, minilm_gguf, tmp_path):
         found = by_metric(evaluate(minilm_gguf, context=64, threads=1, cache=tmp_path))
         assert found["prefill_speed"].value > 0
+        assert found["latency"].conditions["percentile_95"] >= found["latency"].value > 0
         assert {"decode_speed", "perplexity"}.isdisjoint(found)
 
     def test_rank_correlation_with_ties(self):
@@ -231,7 +232,8 @@ class TestEmbeddings:
 class TestSpeed:
     def test_figures(self, reference_gguf, tmp_path):
         found = by_metric(evaluate(reference_gguf, context=64, threads=1, cache=tmp_path))
-        assert set(found) == set(METRICS) - {"kl_divergence", "agreement", "cosine", "rank_correlation"}
+        others = {"kl_divergence", "agreement", "cosine", "rank_correlation", "latency"}
+        assert set(found) == set(METRICS) - others
         assert found["size"].value == reference_gguf.stat().st_size
         assert found["bits_per_weight"].value == pytest.approx(32, abs=0.01)
         assert found["prefill_speed"].value > found["decode_speed"].value > 0
@@ -331,7 +333,7 @@ class TestCommand:
         document = json.loads(self.run(reference_gguf, *options, "--json").stdout)
         assert set(document) == {"model", "reference", "measurements"}
         metrics = [measurement["metric"] for measurement in document["measurements"]]
-        assert metrics == [name for name in METRICS if name not in ("cosine", "rank_correlation")]
+        assert metrics == [name for name in METRICS if name not in ("cosine", "rank_correlation", "latency")]
 
     @pytest.mark.parametrize(
         ("arguments", "code"), [(["none.gguf"], 1), (["--context", "4", "x"], 2), ([], 2)]

@@ -101,6 +101,14 @@ def test_gated_and_absent_repositories_say_what_to_do(hub, store):
         pull("hf:org/absent", store=store)
 
 
+def test_a_hub_that_answers_nonsense(hub, store):
+    hub.files["/api/models/org/odd"] = b"<html>"
+    hub.refusals["/api/models/org/down"] = (500, {})
+    for name in ("odd", "down"):
+        with pytest.raises(DownloadError, match="does not answer as it should"):
+            pull(f"hf:org/{name}", store=store)
+
+
 def test_a_file_that_is_not_what_the_hub_says(hub, store, make_gguf):
     data = make_gguf().read_bytes()
     hub.publish("org/bad", {"m.gguf": data})
@@ -112,7 +120,7 @@ def test_a_file_that_is_not_what_the_hub_says(hub, store, make_gguf):
 
 def test_an_unreachable_hub_is_passed_over_quickly(store, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match="does not answer"):
+    with pytest.raises(DownloadError, match="cannot be reached"):
         pull("hf:org/name", store=store)
 
 

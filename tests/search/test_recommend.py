@@ -34,7 +34,7 @@ def test_reasons_say_why_this_and_why_not_the_next_two(series, board):
     assert found.pick.score == max(entry.score for entry in found.ranked)
     words = " ".join(found.reasons)
     assert "Test Board" in words
-    assert "estimated from memory bandwidth" in words
+    assert "Estimated from memory bandwidth" in words
     assert "J per token" in words
     assert len(found.against) == 2
     for text, entry in zip(found.against, found.ranked[1:3], strict=True):

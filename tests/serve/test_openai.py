@@ -110,6 +110,29 @@ def test_embeddings(client):
     assert answer.usage.prompt_tokens > 0
 
 
+def test_an_embedding_model(client, home, minilm):
+    """A BERT checkpoint, converted on the way in; its vectors are those of the reference implementation."""
+    import numpy as np
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from terazi.registry import Store
+    from terazi.serve.modelfile import Modelfile, create
+
+    create(Modelfile(base=str(minilm)), "minilm", store=Store(home))
+    texts = ["a cat sat on the mat", "the stock market fell"]
+    answer = client.embeddings.create(model="minilm", input=texts, encoding_format="float")
+    found = np.array([row.embedding for row in answer.data])
+    batch = AutoTokenizer.from_pretrained(minilm)(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(minilm)(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    pooled = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+    wanted = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    assert np.abs(found - wanted).max() < 2e-3
+    Store(home).remove("minilm")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [

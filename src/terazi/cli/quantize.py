@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_ONNX_OPTIONS = ("data", "provider", "ranges", "spare")
+
 
 def _list_types(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
@@ -31,6 +33,11 @@ def _list_types(context: click.Context, parameter: click.Parameter, value: bool)
 
         click.echo("\nFor ONNX models:")
         write_table(("type", "for"), [(recipe.name, recipe.title) for recipe in ONNX_RECIPES.values()])
+        from terazi.quantize.onnx.providers import PROVIDERS, legal
+
+        rows = [(name, entry.title, ", ".join(legal(entry))) for name, entry in PROVIDERS.items()]
+        click.echo("\nProviders that run them:")
+        write_table(("provider", "is for", "types"), rows)
         context.exit()
 
 
@@ -70,7 +77,17 @@ def _named_type(context: click.Context, parameter: click.Parameter, values: tupl
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and how large; write no model.")
 @click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="Carry this plan out.")
 @click.option("--save-plan", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan as JSON.")
-@click.option("--text", metavar="FILE", help="ONNX recipes: observe activations on this text.")
+@click.option("--data", metavar="FILE", help="ONNX: observe activations on this text, or .npz of inputs.")
+@click.option(
+    "--provider", metavar="NAME", help="ONNX: what will run it, such as cuda or qnn; by default cpu."
+)
+@click.option(
+    "--ranges", type=click.Choice(["minmax", "entropy", "percentile"]), help="ONNX: for static types."
+)
+@click.option(
+    "--spare", type=click.FloatRange(0, 1), metavar="SHARE",
+    help="ONNX: share of the weights, the worst by measurement, that is kept better.",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads; 0 takes every core.")
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
 @json_option
@@ -90,6 +107,8 @@ def command(model: str, output: Path | None, as_json: bool, **options: Any) -> N
         raise click.UsageError("name the OUTPUT, or add --dry-run to see what would be written")
     if output is not None and len(options["types"]) == 1 and options["types"][0].lower() in ONNX_RECIPES:
         return _write_onnx(model, output, as_json, options)
+    if foreign := [f"--{name}" for name in _ONNX_OPTIONS if options[name] is not None]:
+        raise click.UsageError(f"{', '.join(foreign)}: for ONNX types only (see --list-types)")
     source = open_source(open_model(model))
     calibration = _loaded(options["calibration"])
     plans = _plans(source, calibration, options)
@@ -111,15 +130,24 @@ def command(model: str, output: Path | None, as_json: bool, **options: Any) -> N
 
 
 def _write_onnx(model: str, output: Path, as_json: bool, options: dict[str, Any]) -> None:
+    from dataclasses import replace
+
     from terazi.api import quantize
+    from terazi.quantize.onnx.recipes import onnx_recipe
     from terazi.registry import resolve_model
 
+    recipe = onnx_recipe(options["types"][0])
+    if options["ranges"]:
+        recipe = replace(recipe, ranges=options["ranges"])
+    if options["spare"] is not None:
+        recipe = replace(recipe, spared=options["spare"])
     with progress_bars(enabled=not as_json) as progress:
         artifact = quantize(
             resolve_model(model),
-            options["types"][0],
+            recipe,
             output=output,
-            text=options["text"],
+            data=options["data"],
+            on=options["provider"] or "cpu",
             threads=options["threads"],
             force=options["force"],
             progress=progress,

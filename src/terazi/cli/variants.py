@@ -24,6 +24,7 @@ def show(report: Mapping[str, Any]) -> None:
         "cosine": lambda v: _number(v["cosine"], ".4f"),
         "tokens/s there": _there,
         "tokens/s here": lambda v: _number(_measured(v, "decode_speed"), ".3g"),
+        "reads here": _reading,
         "memory": lambda v: size(v["memory_needed"]) if v["size"] else "",
         "score": lambda v: _number(v["score"], ".2f"),
         "verdict": _verdict,
@@ -49,7 +50,7 @@ def _measured(variant: Mapping[str, Any], metric: str) -> float | None:
 def _there(variant: Mapping[str, Any]) -> str:
     """An estimate for another device; empty when the device is this one."""
     speed = variant["device_speed"]
-    return f"~{speed['value']:.2g} est." if speed and speed["estimated"] else ""
+    return f"~{round(speed['value']):,} est." if speed and speed["estimated"] else ""
 
 
 def _verdict(variant: Mapping[str, Any]) -> str:
@@ -58,3 +59,10 @@ def _verdict(variant: Mapping[str, Any]) -> str:
     if variant["why"]:
         return "; ".join(variant["why"])
     return f"{variant['beaten_by']} is as good in all" if variant["beaten_by"] else ""
+
+
+def _reading(variant: Mapping[str, Any]) -> str:
+    """Tokens/s that an encoder reads; models that generate show that instead."""
+    if _measured(variant, "decode_speed") is not None:
+        return ""
+    return _number(_measured(variant, "prefill_speed"), ",.0f")

@@ -8,9 +8,9 @@ import numpy as np
 
 from terazi.calibrate.corpus import sentences
 from terazi.errors import EngineError, UsageError
+from terazi.evaluate.engines import open_engine
 from terazi.evaluate.measurement import METRICS, Measurement
 from terazi.evaluate.scores import mean
-from terazi.runtime.llamacpp import open_engine
 
 if TYPE_CHECKING:
     from terazi.evaluate.setting import Setting
@@ -72,9 +72,7 @@ def _embed(
     subject: Subject, texts: list[str], setting: Setting, progress: Progress
 ) -> tuple[np.ndarray, str]:
     parts = []
-    with open_engine(
-        subject.path, context=setting.context, threads=setting.threads, embedding=True
-    ) as engine:
+    with open_engine(subject, setting) as engine:
         for start in range(0, len(texts), _BATCH):
             parts.append(engine.embed(texts[start : start + _BATCH]))
             progress(subject.path.name, min(start + _BATCH, len(texts)), len(texts), unit="sentences")

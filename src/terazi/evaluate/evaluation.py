@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 _QUALITY = {"perplexity", "kl_divergence", "agreement", "cosine", "rank_correlation"}
-_SPEED = {"prefill_speed", "decode_speed", "load_time", "peak_memory"}
+_SPEED = {"prefill_speed", "decode_speed", "latency", "load_time", "peak_memory"}
 
 
 def evaluate(  # noqa: PLR0913
@@ -35,7 +35,9 @@ def evaluate(  # noqa: PLR0913
     cache: Path | str | None = None,
     progress: Progress = silent,
 ) -> list[Measurement]:
-    """Measure a GGUF model in llama.cpp and return what applies to it of `METRICS`.
+    """Measure a model in its own engine and return what applies to it of `METRICS`.
+
+    GGUF files run in llama.cpp, ONNX models in onnxruntime.
 
     Size and bits per weight; for language models perplexity and, against a ``reference`` model of the same
     tokenizer, KL divergence and agreement; for embedding models with a reference cosine and rank correlation;
@@ -45,8 +47,8 @@ def evaluate(  # noqa: PLR0913
     measured. Finished measurements are kept in ``cache`` (a folder; default ``$TERAZI_HOME/cache``) and
     reused for files of the same digest and the same settings.
 
-    Raises `EngineError` when llama.cpp cannot run the model, `UsageError` when text or reference do not fit,
-    `FormatError`, `NotFoundError` or `UnsupportedError` when it is no GGUF model.
+    Raises `EngineError` when the engine cannot run the model, `UsageError` when text or reference do not fit,
+    `FormatError`, `NotFoundError` or `UnsupportedError` when no engine here runs it.
     """
     from terazi.calibrate.corpus import evaluation_corpus, read_corpus
     from terazi.evaluate.cache import Cache
@@ -96,11 +98,13 @@ def _quality(
     subject: Subject, reference: Subject | None, setting: Setting, store: Cache, progress: Progress
 ) -> list[Measurement]:
     from terazi.evaluate import embeddings, language
+    from terazi.evaluate.engines import runtime_version
 
     question = {
         "kind": "embeddings" if subject.embeds else "language",
         "model": subject.digest,
         "reference": reference.digest if reference else None,
+        "runtime": runtime_version(subject),
         **setting.question,
     }
     if not subject.embeds:
@@ -114,7 +118,7 @@ def _speed(subject: Subject, setting: Setting, store: Cache, progress: Progress)
     import platform
 
     from terazi.evaluate import speed
-    from terazi.runtime.llamacpp import library
+    from terazi.evaluate.engines import runtime_version
 
     question = {
         "kind": "speed",
@@ -122,7 +126,7 @@ def _speed(subject: Subject, setting: Setting, store: Cache, progress: Progress)
         "context": setting.context,
         "threads": setting.threads,
         "machine": platform.node(),
-        "runtime": library.version(),
+        "runtime": runtime_version(subject),
     }
     return _once(store, question, lambda: speed.measure(subject, setting, progress))
 

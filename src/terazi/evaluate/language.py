@@ -10,10 +10,10 @@ import numpy as np
 
 from terazi.errors import EngineError, FormatError, UsageError
 from terazi.evaluate import logprobs, scores
+from terazi.evaluate.engines import open_engine, runtime_version
 from terazi.evaluate.measurement import METRICS, Measurement
 from terazi.evaluate.windows import windows
 from terazi.files import write_text
-from terazi.runtime.llamacpp import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def measure(
         path = reference_file(reference, setting, cache, progress)
         base, floor = logprobs.open_file(path), _floor(path)
     found = []
-    with open_engine(subject.path, context=setting.context, threads=setting.threads) as engine:
+    with open_engine(subject, setting) as engine:
         cut = windows(engine, setting.corpus, tokens=setting.tokens, context=setting.context)
         if base is not None and not (
             base.vocabulary == engine.vocabulary and np.array_equal(base.tokens, cut)
@@ -99,7 +99,8 @@ def _run(
 
 def reference_file(reference: Subject, setting: Setting, cache: Cache, progress: Progress) -> Path:
     """Return the reference's stored log-probabilities, running the reference when they are not there yet."""
-    path = cache.path({"kind": "logprobs", "model": reference.digest, **setting.question}, ".kld")
+    question = {"kind": "logprobs", "model": reference.digest, "runtime": runtime_version(reference)}
+    path = cache.path(question | setting.question, ".kld")
     try:
         logprobs.open_file(path)
         _floor(path)
@@ -109,7 +110,7 @@ def reference_file(reference: Subject, setting: Setting, cache: Cache, progress:
     else:
         return path
     found = []
-    with open_engine(reference.path, context=setting.context, threads=setting.threads) as engine:
+    with open_engine(reference, setting) as engine:
         cut = windows(engine, setting.corpus, tokens=setting.tokens, context=setting.context)
         with logprobs.write_file(path, cut, engine.vocabulary) as file:
             for window, rows, logits in _run(engine, cut, f"{reference.path.name} (reference)", progress):

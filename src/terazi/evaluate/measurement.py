@@ -32,6 +32,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "rank_correlation": Metric("order of sentence similarities kept", "", True),
         "prefill_speed": Metric("prompt speed", "tokens/s", True),
         "decode_speed": Metric("generation speed", "tokens/s", True),
+        "latency": Metric("time per sentence", "s", False),
         "load_time": Metric("load time", "s", False),
         "peak_memory": Metric("peak memory", "bytes", False),
     }

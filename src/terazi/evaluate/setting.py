@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from terazi.runtime.llamacpp import library
-
 if TYPE_CHECKING:
     from terazi.calibrate.corpus import Corpus
 
@@ -30,5 +28,4 @@ class Setting:
             "corpus": self.corpus.digest,
             "tokens": self.tokens,
             "context": self.context,
-            "runtime": library.version(),
         }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import time
 from typing import TYPE_CHECKING, Any
 
+from terazi.calibrate.corpus import sentences
+from terazi.evaluate.engines import open_engine
 from terazi.evaluate.measurement import METRICS, Measurement
-from terazi.runtime.llamacpp import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,28 +18,30 @@ if TYPE_CHECKING:
     from terazi.evaluate.setting import Setting
     from terazi.evaluate.subject import Subject
     from terazi.progress import Progress
+    from terazi.runtime.engine import Engine
 
 __all__ = ["DECODE_TOKENS", "PROMPT_TOKENS", "measure", "median"]
 
 PROMPT_TOKENS = 512
 DECODE_TOKENS = 32
 _REPEATS = 7
+_SENTENCES = 32
 _SECONDS = 20.0
 
 
 def measure(subject: Subject, setting: Setting, progress: Progress) -> list[Measurement]:
     """Return prompt and generation speed, load time and peak memory of a fresh process.
 
-    Speeds are medians over three to seven repeats. Peak memory is the largest resident size, mapped weights
+    Speeds are medians over three to seven repeats; embedding models also get the median time of one sentence
+    with its 95th percentile. Peak memory is the largest resident size, mapped weights
     and a KV cache for ``context`` tokens included, less what the interpreter held before.
     """
     task = f"{subject.path.name} (speed)"
     progress(task, 0, 1, unit="runs")
     load = _load()
     context = setting.context
-    with open_engine(
-        subject.path, context=context, threads=setting.threads, embedding=subject.embeds
-    ) as engine:
+    latencies: list[float] = []
+    with open_engine(subject, setting) as engine:
         prompt = min(PROMPT_TOKENS, context, engine.trained_context or context)
         timings = engine.time(
             prompt_tokens=prompt,
@@ -45,6 +49,8 @@ def measure(subject: Subject, setting: Setting, progress: Progress) -> list[Meas
             repeats=_REPEATS,
             seconds=_SECONDS,
         )
+        if subject.embeds:
+            latencies = _latencies(engine, sentences(setting.corpus, _SENTENCES))
         peak, base = engine.peak_memory, engine.base_memory
         load_time = engine.load_time
         conditions: dict[str, Any] = {
@@ -79,10 +85,25 @@ def measure(subject: Subject, setting: Setting, progress: Progress) -> list[Meas
         if seconds:
             value, error = median([tokens / passed for passed in seconds])
             result.append(measurement(metric, value, error, len(seconds), tokens=tokens))
+    if latencies:
+        value, error = median(latencies)
+        slow = sorted(latencies)[int(0.95 * len(latencies))]
+        result.append(measurement("latency", value, error, len(latencies), percentile_95=slow))
     # The digest has just been taken, so the file is in the system's cache as a rule.
     result.append(measurement("load_time", load_time, None, 1, file_cache="warm"))
     result.append(measurement("peak_memory", peak - base, None, 1, interpreter=base))
     return result
+
+
+def _latencies(engine: Engine, texts: Sequence[str]) -> list[float]:
+    """Return the seconds that each text alone takes, after a warm-up; handing it over is included."""
+    engine.embed(texts[:1])
+    seconds = []
+    for text in texts:
+        started = time.perf_counter()
+        engine.embed([text])
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def median(values: Sequence[float]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from terazi.dtypes import dtype
 from terazi.errors import UnsupportedError
+from terazi.evaluate.engines import ENGINES
 from terazi.files import sha256
 
 __all__ = ["Subject", "open_subject"]
@@ -16,9 +17,13 @@ __all__ = ["Subject", "open_subject"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A GGUF model: ``types`` are its weight types, most used first; ``embeds`` marks embedding models."""
+    """A model: ``types`` are its weight types, most used first; ``embeds`` marks embedding models.
+
+    ``format`` decides which engine opens ``path``.
+    """
 
     path: Path
+    format: str
     digest: str
     size: int
     bits_per_weight: float
@@ -33,13 +38,13 @@ class Subject:
 
 
 def open_subject(path: Path | str) -> Subject:
-    """Look at a model's headers and digest; raises `UnsupportedError` for what llama.cpp does not run."""
+    """Look at a model's headers and digest; raises `UnsupportedError` for what no engine here runs."""
     from terazi.formats import open_model
 
     model = open_model(path)
-    if model.format != "gguf":
+    if model.format not in ENGINES:
         raise UnsupportedError(
-            f"{path}: measuring needs a GGUF file, and this is {model.format}",
+            f"{path}: nothing here measures {model.format} models; these can be: {', '.join(ENGINES)}",
             hint=f"terazi convert {path} model.gguf",
         )
     weights: dict[str, int] = {}
@@ -53,12 +58,13 @@ def open_subject(path: Path | str) -> Subject:
         digest = hashlib.sha256(lines.encode()).hexdigest()
     return Subject(
         path=model.files[0],
+        format=model.format,
         digest=digest,
         size=sum(file.stat().st_size for file in model.files),
         bits_per_weight=model.bits_per_weight,
         parameters=model.parameters,
         types=tuple(sorted(weights, key=lambda name: (-weights[name], name))),
-        embeds=model.variant == "embedding",
+        embeds=model.variant == "embedding" or "last_hidden_state" in model.metadata.get("outputs", ()),
     )
 
 

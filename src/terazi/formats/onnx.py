@@ -34,6 +34,7 @@ _COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "modules.json",
     "1_Pooling/config.json",
 )
 # onnx.TensorProto.DataType -> our name.

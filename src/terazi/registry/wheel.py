@@ -48,14 +48,15 @@ def _members(archive: zipfile.ZipFile, wheel: Path) -> dict[str, zipfile.ZipInfo
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) > _MEMBERS:
         raise FormatError(wheel.name, f"{len(members)} files in a wheel")
-    folders = {PurePosixPath(member.filename).parent for member in members if _is_config(member)}
+    configured = {PurePosixPath(member.filename).parent for member in members if _is_config(member)}
+    folders = {folder for folder in configured if not configured & set(folder.parents)}  # outermost
     if len(folders) == 1:
         (folder,) = folders
         inside = [m for m in members if PurePosixPath(m.filename).is_relative_to(folder)]
         found = {
             str(PurePosixPath(m.filename).relative_to(folder)): m
             for m in inside
-            if not m.filename.endswith(".py")
+            if not m.filename.endswith(".py") and "/." not in f"/{m.filename}"
         }
     else:
         single = [member for member in members if member.filename.endswith(_WEIGHTS)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from terazi.dtypes import TYPES
 from terazi.report.charts import Point, chart
+from terazi.search.limits import figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -290,8 +291,7 @@ def _bytes(value: float) -> str:
 def _number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
-    text = f"{value:,.{digits}g}"
-    return f"{value:,.0f}" if "e+" in text else text
+    return figure(value, digits)
 
 
 def _percent(value: float) -> str:

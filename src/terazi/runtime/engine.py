@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from terazi.errors import UnsupportedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
@@ -52,10 +54,11 @@ class Engine(ABC):
     `logits` and `close` are what a runtime must have; the others raise unless the runtime can do them.
     ``context`` is the longest sequence in tokens, ``vocabulary`` the number of logits per position,
     ``load_time`` seconds, ``runtime`` the engine's name and version. ``begin_token`` is what the model wants
-    at the start of every text, if anything.
+    at the start of every text, if anything; ``trained_context`` what it was trained for, 0 where unknown.
     """
 
     context: int
+    trained_context: int = 0
     vocabulary: int
     threads: int
     load_time: float
@@ -76,15 +79,15 @@ class Engine(ABC):
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Return token ids, with the model's own begin and end tokens when ``add_special``."""
-        raise NotImplementedError
+        raise self._cannot("take text")
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
-        raise NotImplementedError
+        raise self._cannot("give text")
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return one unit vector per text: float32[len(texts), dimensions]."""
-        raise NotImplementedError
+        raise self._cannot("make embeddings")
 
     def generate(
         self,
@@ -96,19 +99,27 @@ class Engine(ABC):
         on_text: Callable[[str], object] | None = None,
     ) -> Generation:
         """Continue a text, or answer chat messages (``role``, ``content``) by the model's own template."""
-        raise NotImplementedError
+        raise self._cannot("write text")
 
     def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
         """Time a prompt and single-token steps up to ``repeats`` times, after a warm-up.
 
         Three repeats are made in any case; more only while they take less than ``seconds`` in all.
         """
-        raise NotImplementedError
+        raise self._cannot("be timed")
 
     @property
     def peak_memory(self) -> int:
         """Largest resident size so far in bytes, mapped weights included, of the engine's own process."""
-        raise NotImplementedError
+        raise self._cannot("tell its memory")
+
+    @property
+    def base_memory(self) -> int:
+        """Resident size of the engine's own process in bytes before the model was loaded."""
+        raise self._cannot("tell its memory")
+
+    def _cannot(self, what: str) -> UnsupportedError:
+        return UnsupportedError(f"this model cannot {what} in {self.runtime}")
 
     @abstractmethod
     def close(self) -> None:

@@ -38,9 +38,9 @@ class Candidate:
     """A variant: what is known before it runs, and what was measured.
 
     ``memory_needed`` (bytes) covers weights, KV cache and working buffers at the asked context;
-    ``token_bytes`` is what generating one token reads from memory; ``types`` counts weights by tensor type.
-    ``source`` marks the model that the others are made from and compared with. ``failure`` says why a
-    variant could not be made or measured, ``skipped`` why that was not tried.
+    ``token_bytes`` is what generating one token reads from memory (0: it generates none); ``types`` counts
+    weights by tensor type. ``source`` marks the model that the others are made from and compared with.
+    ``failure`` says why a variant could not be made or measured, ``skipped`` why that was not tried.
     """
 
     label: str
@@ -101,6 +101,11 @@ class Scored:
     size: float
     decode_speed: Measurement | None
     energy: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The variant's name."""
+        return self.candidate.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

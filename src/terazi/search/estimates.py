@@ -22,9 +22,13 @@ EFFICIENCY = 0.5
 
 
 def decode_speed(candidate: Candidate, device: Device) -> Measurement | None:
-    """Generation speed on ``device`` (tokens/s): measured when it is this machine, else an estimate."""
+    """Generation speed on ``device`` (tokens/s): measured when it is this machine, else an estimate.
+
+    Encoders do not generate: here it is their measured reading speed, elsewhere None, because reading is
+    bound by arithmetic and not by memory bandwidth.
+    """
     if device.detected:
-        return candidate.measured("decode_speed")
+        return candidate.measured("decode_speed") or candidate.measured("prefill_speed")
     if candidate.failure or candidate.token_bytes <= 0:
         return None
     place, bandwidth = device.place(candidate.memory_needed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from terazi.search.candidate import Framework
+from terazi.search.limits import figure
 
 if TYPE_CHECKING:
     from terazi.devices import Device, UseCase
@@ -45,12 +46,14 @@ def _need(name: str) -> str:
 
 
 def _evidence(name: str, device: Device, use_case: UseCase, pick: Scored | None) -> str:
-    measured = pick.candidate.measured("decode_speed") if pick else None
+    measured = None
+    if pick is not None:
+        ran = pick.candidate
+        measured = ran.measured("decode_speed") or ran.measured("prefill_speed")
     if name == _MEASURED_WITH and measured is not None:
         where = "" if device.detected else ", not on the device itself"
-        text = (
-            f"The figures here come from it: {measured.value:.3g} tokens/s measured on this machine{where}."
-        )
+        speed = f"{figure(measured.value, 3)} tokens/s"
+        text = f"The figures here come from it: {speed} measured on this machine{where}."
     elif name == _MEASURED_WITH:
         text = "The quality figures here come from it."
     elif name in _READS_GGUF:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from terazi.devices import Budget, Device
     from terazi.search.candidate import Candidate
 
-__all__ = ["Violation", "megabytes", "violations"]
+__all__ = ["Violation", "figure", "megabytes", "violations"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,14 @@ class Violation:
 
     reason: str
     change: str
+
+
+def figure(value: float, digits: int = 2) -> str:
+    """Format a number for sentences with so many significant digits: ``0.031``, ``59``, ``3,300``."""
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, decimals):,.{max(decimals, 0)}f}"
 
 
 def megabytes(nbytes: float) -> str:
@@ -97,7 +105,7 @@ def _speed(candidate: Candidate, device: Device, budget: Budget) -> Iterator[Vio
     elif rate.value < budget.min_speed:
         kind = "an estimated" if rate.estimated else "a measured"
         yield Violation(
-            f"{kind} {rate.value:.3g} tokens/s is below the floor of {budget.min_speed:g}",
+            f"{kind} {figure(rate.value, 3)} tokens/s is below the floor of {budget.min_speed:g}",
             f"a speed floor of {_floored(rate.value):g} tokens/s",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from terazi.dtypes import dtype
-from terazi.search.limits import megabytes
+from terazi.search.limits import figure, megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,18 +44,18 @@ def facts(
     ]
     if quality := _quality(pick):
         lines.append(quality)
-    lines.append(_smallness(best, source, device, context))
+    cache = "KV cache" if use_case.task == "generate" else "buffers"
+    lines.append(_smallness(best, source, device, f"{cache} at {context:,} tokens included"))
     if best.decode_speed is not None:
         rate = best.decode_speed
         if rate.estimated:
-            text = (
-                f"It should generate about {rate.value:.2g} tokens/s there (estimated from memory bandwidth)"
-            )
+            text = f"Estimated from memory bandwidth, it generates about {figure(rate.value)} tokens/s there"
             if best.energy is not None:
-                text += f", at about {best.energy:.2g} J per token (assumed power)"
+                text += f", at about {figure(best.energy)} J per token (assumed power)"
             lines.append(text + ".")
         else:
-            lines.append(f"It generated {rate.value:.3g} tokens/s here.")
+            did = "generated" if rate.metric == "decode_speed" else "read"
+            lines.append(f"It {did} {figure(rate.value, 3)} tokens/s here.")
     return lines
 
 
@@ -64,17 +64,17 @@ def _quality(pick: Candidate) -> str:
         return "It is the reference: nothing made from it can be closer to it."
     kl, agreement, cosine = pick.measured("kl_divergence"), pick.value("agreement"), pick.measured("cosine")
     if kl is not None and agreement is not None:
-        error = f" ± {kl.uncertainty:.1g}" if kl.uncertainty else ""
+        error = f" ± {figure(kl.uncertainty, 1)}" if kl.uncertainty else ""
         return (
             f"It makes the source's first choice {agreement:.1%} of the time (KL divergence "
-            f"{kl.value:.3g}{error} nats per token)."
+            f"{figure(kl.value)}{error} nats per token)."
         )
     if cosine is not None:
         return f"Its vectors keep a cosine of {cosine.value:.4f} to the source's."
     return ""
 
 
-def _smallness(best: Scored, source: Candidate | None, device: Device, context: int) -> str:
+def _smallness(best: Scored, source: Candidate | None, device: Device, included: str) -> str:
     pick = best.candidate
     text = f"It takes {megabytes(pick.size)}"
     if source is not None and not pick.source:
@@ -82,7 +82,7 @@ def _smallness(best: Scored, source: Candidate | None, device: Device, context: 
         text += f" ({abs(change):.0%} {'less' if change < 0 else 'more'} than the source)"
     return (
         f"{text} and needs {megabytes(pick.memory_needed)} of the {megabytes(device.memory.usable)} usable "
-        f"there, KV cache at {context:,} tokens included."
+        f"there, {included}."
     )
 
 
@@ -96,9 +96,10 @@ def runner_up(other: Scored, best: Scored, metric: QualityMetric | None) -> str:
     a, b = other.candidate, best.candidate
     if metric is not None and abs(other.quality - best.quality) > 0.005:
         closer = other.quality > best.quality
+        what = "vectors" if metric == "cosine" else "answers"
         note(
             closer,
-            f"its answers are {'closer to' if closer else 'further from'} the source{_pair(a, b, metric)}",
+            f"its {what} are {'closer to' if closer else 'further from'} the source{_pair(a, b, metric)}",
         )
     ratio = a.size / b.size - 1
     if abs(ratio) > 0.005:
@@ -119,7 +120,11 @@ def runner_up(other: Scored, best: Scored, metric: QualityMetric | None) -> str:
 def _pair(a: Candidate, b: Candidate, metric: QualityMetric) -> str:
     left, right = a.value(metric), b.value(metric)
     titles = {"kl_divergence": "KL", "cosine": "cosine", "agreement": "agreement", "perplexity": "perplexity"}
-    return "" if left is None or right is None else f" ({titles[metric]} {left:.2g} against {right:.2g})"
+    if left is None or right is None:
+        return ""
+    if metric in ("cosine", "agreement"):
+        return f" ({titles[metric]} {left:.4f} against {right:.4f})"
+    return f" ({titles[metric]} {figure(left)} against {figure(right)})"
 
 
 def source_note(source: Candidate, best: Scored) -> str | None:

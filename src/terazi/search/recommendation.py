@@ -103,13 +103,17 @@ def _caveats(
     notes = []
     if source is not None and best is not None and (note := reasons.source_note(source, best)):
         notes.append(note)
-    if not device.detected:
+    if not device.detected and best is not None and best.decode_speed is None:
+        notes.append(
+            f"Speed on {device.title} is not estimated: reading is bound by arithmetic. Measure it there."
+        )
+    elif not device.detected:
         notes.append(
             f"Speed on {device.title} is an estimate: half of its memory bandwidth over the bytes that one "
             "token reads. Small models and types that are costly to decode come out slower. Measure on the "
             "device before you promise a figure."
         )
-    if device.power is not None:
+    if device.power is not None and (best is None or best.energy is not None):
         notes.append(f"Energy is an estimate from an assumed {device.power.watts:g} W.")
     if metric is None:
         notes.append("No quality was measured: only size and speed were weighed.")

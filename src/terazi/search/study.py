@@ -238,8 +238,11 @@ def _predicted(
 def _token_bytes(tensors: Iterable[tuple[str, int]], source: Model, context: int) -> int:
     """Bytes read to generate one token: active weights, and the cache of a half-full context.
 
-    One row of the embedding is read unless it is the output matrix as well; of experts, those in use.
+    An encoder generates none: 0. One row of the embedding is read unless it is the output matrix as well; of
+    experts, those in use.
     """
+    if source.variant == "embedding":
+        return 0
     config = source.config
     untied = "output.weight" in source.tensors
     active = config.experts_used / config.expert_count if config.expert_count else 1.0

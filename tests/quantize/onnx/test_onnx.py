@@ -57,6 +57,7 @@ EXPECTED = {
     "int8": (23_000_000, 0.995),
     "int8-dynamic": (23_000_000, 0.99),
     "int8-static": (23_500_000, 0.97),
+    "w8a16": (23_500_000, 0.98),
     "w8": (23_500_000, 0.999),
     "int4": (16_000_000, 0.98),
     "w4": (15_000_000, 0.95),
@@ -76,7 +77,7 @@ def test_every_recipe_is_measured():
         "w4",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("float16", "int8", "int8-static", "int4", "w2")
+            for name in ("float16", "int8", "int8-static", "w8a16", "int4", "w2")
         ),
     ],
 )

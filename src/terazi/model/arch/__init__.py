@@ -22,6 +22,7 @@ _MODULES = (
     "cohere",
     "gemma",
     "gemma3n",
+    "gemma4",
     "gpt",
     "granite",
     "lfm2",

@@ -41,7 +41,7 @@ def computed(tensor: Tensor, function: Callable[[np.ndarray], np.ndarray]) -> Te
 
     def read(start: int, stop: int) -> np.ndarray:
         rows = np.ascontiguousarray(function(tensor.rows(start, stop)), dtype=np.float32)
-        return rows.view(np.uint8).reshape(stop - start, -1)
+        return rows.view(np.uint8).reshape(stop - start, 4 * tensor.columns)
 
     return Tensor(name=tensor.name, shape=tensor.shape, type="F32", read=read)
 
@@ -66,8 +66,9 @@ def reordered(tensor: Tensor, order: np.ndarray, axis: int = 0) -> Tensor:
         raise FormatError(tensor.name, f"columns of {tensor.type} cannot be reordered")
 
     def read(start: int, stop: int) -> np.ndarray:
-        rows = np.ascontiguousarray(tensor.read(start, stop)).reshape(stop - start, -1, kind.block_bytes)
-        return rows[:, order].reshape(stop - start, -1)
+        size = kind.block_bytes
+        rows = np.ascontiguousarray(tensor.read(start, stop)).reshape(stop - start, tensor.columns, size)
+        return rows[:, order].reshape(stop - start, len(order) * size)
 
     return Tensor(name=tensor.name, shape=(*tensor.shape[:-1], len(order)), type=tensor.type, read=read)
 
@@ -212,7 +213,8 @@ def _swap(tensor: Tensor, source: Source) -> Tensor:
             turned = whole.reshape(high, wide, kind.block_bytes).swapaxes(0, 1)
             low = matrix * wide
             pieces.append(turned[max(start - low, 0) : stop - low].reshape(-1, high * kind.block_bytes))
-        return np.ascontiguousarray(np.concatenate(pieces)) if pieces else np.empty((0, high), np.uint8)
+        empty = np.empty((0, high * kind.block_bytes), np.uint8)
+        return np.ascontiguousarray(np.concatenate(pieces)) if pieces else empty
 
     return Tensor(name=tensor.name, shape=(*lead, wide, high), type=tensor.type, read=read)
 

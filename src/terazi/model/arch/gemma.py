@@ -37,7 +37,7 @@ WINDOWED = PARAMETERS | {
     "vocab_size": integer("vocab_size", default=262208),
     "attention.sliding_window": integer("sliding_window", default=4096),
     "attention.sliding_window_pattern": layers_of_kind("sliding_attention"),
-    "final_logit_softcapping": real("final_logit_softcapping"),
+    "final_logit_softcapping": real("final_logit_softcapping", default=0.0),
 }
 """Gemma's config.json leaves out what is transformers' default."""
 

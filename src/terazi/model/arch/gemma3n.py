@@ -95,6 +95,11 @@ ARCHITECTURES = (
         extra=_unused_keys,
         full_precision=("altup_correct_coef", "altup_predict_coef", "altup_router"),
         expects=GELU
-        | {"altup_num_inputs": (4,), "laurel_rank": (64,), "hidden_size_per_layer_input": (256,)},
+        | {
+            "altup_num_inputs": (4,),
+            "final_logit_softcapping": (30.0,),
+            "hidden_size_per_layer_input": (256,),
+            "laurel_rank": (64,),
+        },
     ),
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from terazi.quantize.methods.blocks import Blocks
 
-__all__ = ["Matrix", "Rewrite", "matrices", "observing", "tables"]
+__all__ = ["Matrix", "Rewrite", "float_outputs", "matrices", "named", "observing", "tables"]
 
 _CONTRIB = "com.microsoft"
 _SMALLEST_TABLE = 1 << 16
@@ -79,6 +79,22 @@ def observing(model: ModelProto, names: list[str]) -> ModelProto:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
     )
     return observed
+
+
+def float_outputs(model: ModelProto) -> list[str]:
+    """Return the outputs that are float tensors: labels and the like have no distance."""
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    return [value.name for value in model.graph.output if value.type.tensor_type.elem_type in kinds]
+
+
+def named(model: ModelProto) -> ModelProto:
+    """Give every node without a name of its own one, in place; some exporters write none."""
+    seen = {""}
+    for number, node in enumerate(model.graph.node):
+        if node.name in seen:
+            node.name = f"{node.op_type}_{number}"
+        seen.add(node.name)
+    return model
 
 
 class Rewrite:
@@ -186,9 +202,10 @@ class Rewrite:
         del result.graph.node[:], result.graph.initializer[:]
         result.graph.node.extend(nodes)
         result.graph.initializer.extend([*kept, *self._added.values()])
-        _require(result, "", 21)
-        _require(result, _CONTRIB, 1)
-        result.ir_version = max(result.ir_version, 10)
+        if all(entry.domain != _CONTRIB for entry in result.opset_import):
+            result.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
+        if any(tensor.data_type == TensorProto.INT4 for tensor in self._added.values()):
+            result.ir_version = max(result.ir_version, 10)
         return result
 
     def _inside(self, tensor: TensorProto) -> TensorProto:
@@ -211,11 +228,3 @@ class Rewrite:
 def _float_matrices(graph: GraphProto) -> Mapping[str, TensorProto]:
     kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
     return {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type in kinds}
-
-
-def _require(model: ModelProto, domain: str, version: int) -> None:
-    for entry in model.opset_import:
-        if entry.domain == domain:
-            entry.version = max(entry.version, version)
-            return
-    model.opset_import.append(helper.make_opsetid(domain, version))

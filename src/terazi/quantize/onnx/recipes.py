@@ -11,7 +11,11 @@ from terazi.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ONNX_RECIPES", "OnnxRecipe", "onnx_recipe"]
+__all__ = ["ONNX_RECIPES", "OnnxRecipe", "Ranges", "onnx_recipe"]
+
+
+Ranges = Literal["minmax", "entropy", "percentile"]
+"""How the range of an activation follows from what was observed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +25,8 @@ class OnnxRecipe:
     ``kind``: ``dynamic`` multiplies in int8 with activations quantized on the fly, ``weights`` stores weights
     in groups and multiplies in float (MatMulNBits), ``static`` writes QDQ pairs from calibration, ``float16``
     halves every float. ``spared`` is the share of matrix weights, the worst by measurement, that get 8-bit
-    groups and float activations instead. Embedding tables take ``embedding_bits``.
+    groups and float activations instead. Embedding tables take ``embedding_bits``; ``activation_bits`` and
+    ``ranges`` (how the range of an activation is found) are for ``static``.
     """
 
     name: str
@@ -33,10 +38,12 @@ class OnnxRecipe:
     symmetric: bool = True
     embedding_bits: int = 8
     spared: float = 0.0
+    activation_bits: Literal[8, 16] = 8
+    ranges: Ranges = "minmax"
 
     @property
-    def needs_text(self) -> bool:
-        """Whether activations are observed on a calibration text."""
+    def needs_data(self) -> bool:
+        """Whether activations are observed on calibration data."""
         return self.spared > 0 or self.method == "gptq" or self.kind == "static"
 
 
@@ -50,6 +57,12 @@ _TABLE = (
     ),
     OnnxRecipe(name="int8-dynamic", title="8-bit integers, activations on the fly", kind="dynamic"),
     OnnxRecipe(name="int8-static", title="8-bit integers, activations calibrated (QDQ)", kind="static"),
+    OnnxRecipe(
+        name="w8a16",
+        title="8-bit weights, 16-bit activations calibrated (QDQ)",
+        kind="static",
+        activation_bits=16,
+    ),
     OnnxRecipe(name="w8", title="8-bit weights in groups of 128", kind="weights", group_size=128),
     OnnxRecipe(
         name="int4",

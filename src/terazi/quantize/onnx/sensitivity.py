@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from terazi.quantize.onnx.graph import Matrix
     from terazi.quantize.onnx.recipes import OnnxRecipe
 
-__all__ = ["fitting_group", "product_error", "relative_error", "spared"]
+__all__ = ["calibrated_error", "fitting_group", "product_error", "relative_error", "spared"]
 
 
 def product_error(weight: np.ndarray, inputs: np.ndarray, recipe: OnnxRecipe) -> float:
@@ -25,6 +25,18 @@ def product_error(weight: np.ndarray, inputs: np.ndarray, recipe: OnnxRecipe) ->
     group = fitting_group(recipe.group_size, weight.shape[1])
     decoded = round_to_nearest(weight, recipe.bits, group, symmetric=recipe.symmetric).decode()
     return relative_error(inputs @ decoded.T, inputs @ weight.T)
+
+
+def calibrated_error(weight: np.ndarray, inputs: np.ndarray, activation_bits: int) -> float:
+    """Return the relative squared error of ``inputs @ weight.T`` with both as integers, as QDQ graphs do.
+
+    Inputs share one range, observed on themselves; weights have one scale per output, in 8 bits.
+    """
+    low, high = min(float(inputs.min()), 0.0), max(float(inputs.max()), 0.0)
+    step = max(high - low, 1e-12) / ((1 << activation_bits) - 1)
+    scales = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-12) / 127
+    rounded = np.round(inputs / step) * step @ (np.round(weight / scales) * scales).T
+    return relative_error(rounded, inputs @ weight.T)
 
 
 def relative_error(seen: np.ndarray, exact: np.ndarray) -> float:

@@ -71,9 +71,14 @@ def _model_info(repo: str, revision: str | None) -> Any:
         raise NotFoundError(f"hf:{repo} does not exist", hint=hint) from None
     except hub.RevisionNotFoundError:
         raise NotFoundError(f"hf:{repo} has no revision {revision}") from None
-    except (hub.HfHubHTTPError, hub.HFValidationError, httpx2.HTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DownloadError(f"the Hugging Face hub does not answer as it should: {reason}") from None
+    except (hub.HfHubHTTPError, hub.HFValidationError, ValueError) as error:
+        raise DownloadError(f"the Hugging Face hub does not answer as it should: {_reason(error)}") from None
+    except (httpx2.HTTPError, OSError) as error:
+        raise DownloadError(f"the Hugging Face hub cannot be reached: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _endpoint() -> str | None:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from terazi.errors import MissingExtraError, NotFoundError, UnsupportedError
-from terazi.runtime.engine import Engine, default_threads
+from terazi.errors import MissingExtraError, NotFoundError, UnsupportedError, UsageError
+from terazi.runtime.engine import Engine, Timings, default_threads
 from terazi.runtime.onnxruntime.language import LanguageModel
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto
 
-__all__ = ["LanguageModel", "OnnxRuntime", "open_engine", "open_graph"]
+    Feeds = Mapping[str, np.ndarray]
+
+__all__ = ["LanguageModel", "OnnxRuntime", "open_engine", "open_graph", "open_graph_file"]
 
 
 def open_engine(
@@ -34,6 +36,11 @@ def open_engine(
     return OnnxRuntime(path, context=context, threads=threads, timeout=timeout)
 
 
+def open_graph_file(path: Path, *, threads: int | None = None) -> OnnxRuntime:
+    """Load one .onnx file as a plain graph, cutting texts at 128 tokens, whatever lies beside it."""
+    return OnnxRuntime(path, context=128, threads=threads, timeout=600)
+
+
 @contextmanager
 def open_graph(graph: ModelProto, beside: Path, *, threads: int | None = None) -> Iterator[OnnxRuntime]:
     """Run a graph in memory as if it were saved in the directory of ``beside``, where its tokenizer is."""
@@ -47,7 +54,7 @@ def open_graph(graph: ModelProto, beside: Path, *, threads: int | None = None) -
             if (beside.parent / name).is_file():
                 (path.parent / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(beside.parent / name, path.parent / name)
-        with OnnxRuntime(path, context=128, threads=threads, timeout=600) as engine:
+        with open_graph_file(path, threads=threads) as engine:
             yield engine
 
 
@@ -85,7 +92,7 @@ class OnnxRuntime(Engine):
         """Raise `UnsupportedError`: plain ONNX graphs are run whole, with `run` or `embed`."""
         raise UnsupportedError("this ONNX model is no language model that onnxruntime runs by tokens")
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, feeds: Feeds) -> list[np.ndarray]:
         """Run the graph once on named inputs and return every output."""
         return list(self._child.call("run", *feeds.values(), names=list(feeds)).arrays)
 
@@ -93,24 +100,67 @@ class OnnxRuntime(Engine):
         """Return one unit vector per text: float32[len(texts), dimensions]."""
         return self._child.call("embed", texts=list(texts)).arrays[0]
 
-    def gram(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return, per output [batch, tokens, n], the sum of ``x xT`` over the tokens: float32[n, n]."""
-        arrays = self._child.call("gram", texts=list(texts)).arrays
-        return dict(zip(self.outputs, arrays, strict=True))
+    def feeds(self, texts: Sequence[str], *, batch: int = 16) -> list[Feeds]:
+        """Tokenize ``texts`` into the model's inputs, padded within each batch."""
+        found = []
+        for start in range(0, len(texts), batch):
+            made = self._child.call("feeds", texts=list(texts[start : start + batch]))
+            found.append(dict(zip(made.values["names"], made.arrays, strict=True)))
+        return found
+
+    def gram(self, feeds: Sequence[Feeds]) -> dict[str, np.ndarray]:
+        """Return, per output [..., n], the sum of ``x xT`` over the rows of all batches: float32[n, n]."""
+        return self._over("gram", feeds)
 
     def replace(self, graph: ModelProto) -> None:
         """Load another graph in place of the one that runs, in the same process and beside the same files."""
         self._path.write_bytes(graph.SerializeToString())
         self._child.call("open", path=str(self._path), threads=self.threads, context=self.context)
 
-    def activations(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return, per output [batch, tokens, n], its rows at real tokens of ``texts``: float32[rows, n]."""
-        arrays = self._child.call("activations", texts=list(texts)).arrays
-        return dict(zip(self.outputs, arrays, strict=True))
+    def activations(self, feeds: Sequence[Feeds]) -> dict[str, np.ndarray]:
+        """Return, per output [..., n], its rows over all batches, without padding: float32[rows, n]."""
+        return self._over("activations", feeds)
+
+    def _over(self, operation: str, feeds: Sequence[Feeds]) -> dict[str, np.ndarray]:
+        names = list(self.inputs)
+        for name in names:
+            if any(name not in batch for batch in feeds):
+                raise UsageError(f"the model takes {', '.join(names)}: a batch lacks {name}")
+        arrays = [batch[name] for batch in feeds for name in names]
+        found = self._child.call(operation, *arrays, names=names).arrays
+        return dict(zip(self.outputs, found, strict=True))
 
     def latencies(self, *, batch: int, tokens: int, repeats: int) -> list[float]:
         """Return seconds of each run on ``batch`` sequences of ``tokens`` tokens, after a warm-up."""
         return self._child.call("time", batch=batch, tokens=tokens, repeats=repeats).values["seconds"]
+
+    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
+        """Time one sequence of ``prompt_tokens`` up to ``repeats`` times; nothing is decoded one by one.
+
+        Three repeats are made in any case; more only while they take less than ``seconds`` in all.
+        """
+        import time
+
+        used, started = self._processor_time(), time.perf_counter()
+        found = self.latencies(batch=1, tokens=prompt_tokens, repeats=3)
+        if repeats > 3 and 2 * sum(found) < seconds:
+            found += self.latencies(batch=1, tokens=prompt_tokens, repeats=repeats - 3)
+        passed = (time.perf_counter() - started) * self.threads
+        return Timings(
+            prompt_tokens=prompt_tokens,
+            prompt_seconds=tuple(found),
+            decode_tokens=0,
+            decode_seconds=(),
+            processor_share=min((self._processor_time() - used) / passed, 1.0),
+        )
+
+    def _processor_time(self) -> float:
+        return float(self._child.call("memory").values["processor_time"])
+
+    @property
+    def base_memory(self) -> int:
+        """Resident size of the child in bytes before the model was loaded, onnxruntime's code included."""
+        return int(self._child.call("memory").values["before"])
 
     @property
     def peak_memory(self) -> int:

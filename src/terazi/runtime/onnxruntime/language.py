@@ -93,6 +93,11 @@ class LanguageModel(Engine):
         )
 
     @property
+    def base_memory(self) -> int:
+        """Resident size of the child in bytes before the model was loaded, onnxruntime's code included."""
+        return int(self._child.call("memory").values["before"])
+
+    @property
     def peak_memory(self) -> int:
         """Largest resident size of the child so far in bytes, interpreter included."""
         return int(self._child.call("memory").values["peak"])

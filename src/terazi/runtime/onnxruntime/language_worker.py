@@ -33,6 +33,7 @@ class Worker:
         """Load a model and the tokenizer beside it."""
         from tokenizers import Tokenizer
 
+        self._before = memory()[0]
         self._directory = directory = Path(call.values["path"])
         self._threads = call.values["threads"]
         started = time.perf_counter()
@@ -134,8 +135,8 @@ class Worker:
         return Message({"prompt_seconds": prompts, "decode_seconds": decodes, "processor_share": share})
 
     def memory(self, call: Message, emit: Emit) -> Message:
-        """Resident bytes at the highest."""
-        return Message({"peak": memory()[1]})
+        """Resident bytes at the highest and before the model was loaded; seconds of processor time."""
+        return Message({"peak": memory()[1], "before": self._before, "processor_time": time.process_time()})
 
     def _timed(self, *pieces: np.ndarray) -> float:
         generator = self._generator(sum(map(len, pieces)) + 1)

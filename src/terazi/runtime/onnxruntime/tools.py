@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from terazi.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
     from onnx import ModelProto
 
 __all__ = ["quantize_static", "to_float16"]
@@ -18,11 +22,12 @@ __all__ = ["quantize_static", "to_float16"]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tools' log lines, one per node, away from the user."""
+    """Keep what the tools log and print, one line per node, away from the user."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(previous)
 
@@ -40,47 +45,63 @@ def to_float16(path: Path) -> ModelProto:
 def quantize_static(
     path: Path,
     *,
-    texts: Sequence[str],
-    method: Literal["MinMax", "Entropy", "Percentile"] = "MinMax",
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    ranges: Literal["minmax", "entropy", "percentile"] = "minmax",
     activation_bits: Literal[8, 16] = 8,
     excluded: Sequence[str] = (),
+    whole: bool = False,
 ) -> ModelProto:
-    """Write QDQ pairs around matrix products with activation ranges observed on ``texts``.
+    """Write QDQ pairs around matrix products and convolutions, with activation ranges observed on ``feeds``.
 
-    Only MatMul, Gemm and Conv are quantized: ranges of everything between them cost quality for no speed.
+    Weights are quantized per output channel. Other operators stay floats, as ranges of everything in between
+    cost quality for no speed, unless ``whole``: then every operator is quantized as onnxruntime does for
+    Qualcomm's NPU, which has no floats. ``excluded`` nodes stay as they are. Raises `UsageError` when the
+    feeds do not run or, for entropy and percentile, are not all of one shape.
     """
     from onnxruntime import quantization as tools
 
     from terazi.formats.onnx import load_graph
-    from terazi.runtime.onnxruntime.session import Session
-
-    session = Session(path, threads=1, context=128)
 
     class Reader(tools.CalibrationDataReader):
         def __init__(self) -> None:
-            # One padded length: entropy and percentile calibration cannot stack different ones.
-            feeds = session.feeds(texts)
-            self._rows = iter(
-                [{name: value[i : i + 1] for name, value in feeds.items()} for i in range(len(texts))]
-            )
+            self._rows = iter(feeds)
 
         def get_next(self) -> Any:
             return next(self._rows, None)
 
     kinds = tools.QuantType
-    with tempfile.TemporaryDirectory() as temporary, _quiet():
-        output = Path(temporary) / "model.onnx"
-        tools.quantize_static(
+    activations = kinds.QUInt16 if activation_bits == 16 else kinds.QUInt8
+    method = tools.CalibrationMethod[{"minmax": "MinMax"}.get(ranges, ranges.capitalize())]
+    if whole:
+        from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
+
+        config = get_qnn_qdq_config(
             str(path),
-            str(output),
+            Reader(),
+            calibrate_method=method,
+            activation_type=activations,
+            weight_type=kinds.QUInt8,
+        )
+    else:
+        config = tools.StaticQuantConfig(
             Reader(),
             quant_format=tools.QuantFormat.QDQ,
             op_types_to_quantize=["MatMul", "Gemm", "Conv"],
             per_channel=True,
-            activation_type=kinds.QUInt16 if activation_bits == 16 else kinds.QUInt8,
+            activation_type=activations,
             weight_type=kinds.QInt8,
-            calibrate_method=tools.CalibrationMethod[method],
+            calibrate_method=method,
             nodes_to_exclude=list(excluded),
             extra_options={"MatMulConstBOnly": True},
         )
+    with tempfile.TemporaryDirectory() as temporary, _quiet():
+        output = Path(temporary) / "model.onnx"
+        try:
+            tools.quantize(str(path), str(output), config)
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UsageError(
+                f"{path}: onnxruntime cannot calibrate it: {reason}",
+                hint="feeds need every input; entropy and percentile need batches of one shape",
+            ) from None
         return load_graph(output)

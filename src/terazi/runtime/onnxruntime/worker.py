@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from terazi.runtime.child import Message, memory, serve
 from terazi.runtime.onnxruntime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Emit = Callable[[Message], None]
 
@@ -24,6 +25,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._session: Session | None = None
+        self._before = memory()[0]
 
     @property
     def session(self) -> Session:
@@ -51,22 +53,39 @@ class Worker:
         """Texts to unit vectors."""
         return Message(arrays=[self.session.embed(call.values["texts"])])
 
-    def activations(self, call: Message, emit: Emit) -> Message:
-        """The outputs at real tokens of ``texts``, which are run as one batch."""
+    def feeds(self, call: Message, emit: Emit) -> Message:
+        """Texts to the model's inputs, padded to one length."""
         feeds = self.session.feeds(call.values["texts"])
-        kept = feeds["attention_mask"].astype(bool)
-        return Message(arrays=[states[kept].astype(np.float32) for states in self.session.run(feeds)])
+        return Message({"names": list(feeds)}, list(feeds.values()))
+
+    def activations(self, call: Message, emit: Emit) -> Message:
+        """Every output's rows over all batches, as float32[rows, n]."""
+        pieces: dict[str, list[np.ndarray]] = {name: [] for name in self.session.outputs}
+        for states in self._observed(call):
+            for name, rows in states.items():
+                pieces[name].append(rows)
+        return Message(arrays=[np.concatenate(pieces[name]) for name in self.session.outputs])
 
     def gram(self, call: Message, emit: Emit) -> Message:
-        """Sum over all tokens of ``texts`` of x xT, per output of the model."""
-        session, sums = self.session, {}
-        for start in range(0, len(call.values["texts"]), 16):
-            feeds = session.feeds(call.values["texts"][start : start + 16])
-            kept = feeds["attention_mask"].astype(bool)
-            for name, states in zip(session.outputs, session.run(feeds), strict=True):
-                rows = states[kept].astype(np.float32)
-                sums[name] = sums.get(name, 0) + rows.T @ rows
-        return Message(arrays=[sums[name] for name in session.outputs])
+        """Sum over all rows of x xT, per output of the model."""
+        sums: dict[str, Any] = dict.fromkeys(self.session.outputs, 0)
+        for states in self._observed(call):
+            for name, rows in states.items():
+                sums[name] = sums[name] + rows.T @ rows
+        return Message(arrays=[sums[name] for name in self.session.outputs])
+
+    def _observed(self, call: Message) -> Iterator[dict[str, np.ndarray]]:
+        """Run batch after batch; rows of padding are left out where the inputs have an attention mask."""
+        names = call.values["names"]
+        for start in range(0, len(call.arrays), len(names)):
+            feeds = dict(zip(names, call.arrays[start : start + len(names)], strict=True))
+            mask = feeds.get("attention_mask")
+            found = {}
+            for name, states in zip(self.session.outputs, self.session.run(feeds), strict=True):
+                if mask is not None and states.shape[:2] == mask.shape:
+                    states = states[mask.astype(bool)]
+                found[name] = states.reshape(-1, states.shape[-1]).astype(np.float32)
+            yield found
 
     def time(self, call: Message, emit: Emit) -> Message:
         """Seconds per repeat."""
@@ -75,11 +94,11 @@ class Worker:
         return Message({"seconds": seconds})
 
     def memory(self, call: Message, emit: Emit) -> Message:
-        """Resident bytes at the highest."""
-        return Message({"peak": memory()[1]})
+        """Resident bytes at the highest and before the model was loaded; seconds of processor time."""
+        return Message({"peak": memory()[1], "before": self._before, "processor_time": time.process_time()})
 
 
 if __name__ == "__main__":
     worker = Worker()
-    names = ("open", "run", "embed", "activations", "gram", "time", "memory")
+    names = ("open", "run", "embed", "feeds", "activations", "gram", "time", "memory")
     serve({name: getattr(worker, name) for name in names})
