@@ -42,21 +42,18 @@ void encode_q2(const float* x, uint8_t* out, int64_t rows, int64_t columns, cons
     constexpr int BLOCK = 64;
     typedef uint32_t U16 __attribute__((vector_size(64)));
     for (int64_t b = 0; b < rows * columns / BLOCK; ++b, x += BLOCK, out += 18) {
-        F8 most{};
-        for (int i = 0; i < BLOCK; i += 8) {
-            const F8 size = magnitude(load<F8>(x + i));
-            most = size > most ? size : most;
-        }
-        float peak = 0;
-        for (int k = 0; k < 8; ++k) peak = most[k] > peak ? most[k] : peak;
+        const float peak = peak_of(x, BLOCK);
         const float inverse = peak > 0 ? 1.f / peak : 0.f;
-        uint8_t codes[BLOCK];
-        for (int i = 0; i < BLOCK; i += 8) {
-            const F8 value = load<F8>(x + i) * inverse;
-            const I8 usable = magnitude(value) < 2.f;
-            const I8 code = (1 - (value >= 0.5f) + (value <= -0.5f)) & usable;
-            store(codes + i, low_bytes(code));
-        }
+        uint8_t codes[BLOCK] = {};
+        if (inverse != __builtin_inff())
+            for (int i = 0; i < BLOCK; i += 32) {
+                I8 signs[4];
+                for (int k = 0; k < 4; ++k) {
+                    const F8 value = load<F8>(x + i + 8 * k) * inverse;
+                    signs[k] = (value <= -0.5f) - (value >= 0.5f);
+                }
+                store(codes + i, narrow(signs) + 1);
+            }
         const U16 four = load<U16>(codes);
         const U16 packed = four | four >> 6 | four >> 12 | four >> 18;
         store_half(out, peak);

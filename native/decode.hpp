@@ -8,6 +8,7 @@ namespace terazi::TERAZI_ISA {
 typedef uint8_t B8 __attribute__((vector_size(8)));
 typedef int8_t S8 __attribute__((vector_size(8)));
 typedef uint8_t B16 __attribute__((vector_size(16)));
+typedef int8_t S32 __attribute__((vector_size(32)));
 
 TERAZI_INLINE F8 magnitude(F8 x) { return bits<F8>(bits<I8>(x) & 0x7fffffff); }
 
@@ -46,6 +47,30 @@ TERAZI_INLINE F8 widen(uint64_t bytes) {
 }
 TERAZI_INLINE uint64_t low_bytes(I8 values) { return bits<uint64_t>(__builtin_convertvector(values, B8)); }
 #endif
+
+// 32 integers of -128..127 as bytes.
+TERAZI_INLINE S32 narrow(const I8* values) {
+#if defined(__AVX2__)
+    const __m256i low = _mm256_packs_epi32((__m256i)values[0], (__m256i)values[1]);
+    const __m256i high = _mm256_packs_epi32((__m256i)values[2], (__m256i)values[3]);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing worked within halves
+    return (S32)_mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+#else
+    uint64_t bytes[4];
+    for (int k = 0; k < 4; ++k) bytes[k] = low_bytes(values[k]);
+    return load<S32>(bytes);
+#endif
+}
+
+// The largest magnitude of n weights, a multiple of 8.
+TERAZI_INLINE float peak_of(const float* x, int n) {
+    const auto larger = [](F8 a, F8 b) { return a > b ? a : b; };
+    F8 peak{};
+    for (int i = 0; i < n; i += 8) peak = larger(magnitude(load<F8>(x + i)), peak);
+    peak = larger(peak, __builtin_shufflevector(peak, peak, 4, 5, 6, 7, 0, 1, 2, 3));
+    peak = larger(peak, __builtin_shufflevector(peak, peak, 2, 3, 0, 1, 6, 7, 4, 5));
+    return larger(peak, __builtin_shufflevector(peak, peak, 1, 0, 3, 2, 5, 4, 7, 6))[0];
+}
 
 // out[i] = scale * (the signed byte i of `levels`).
 TERAZI_INLINE void store_levels(float* out, float scale, B16 levels) {

@@ -10,17 +10,6 @@ namespace {
 constexpr int8_t VALUES[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 constexpr float MIDPOINTS[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
 
-TERAZI_INLINE float peak_of(const float* x, int n) {
-    F8 peak{};
-    for (int i = 0; i < n; i += 8) {
-        const F8 size = magnitude(load<F8>(x + i));
-        peak = size > peak ? size : peak;
-    }
-    float result = 0;
-    for (int k = 0; k < 8; ++k) result = peak[k] > result ? peak[k] : result;
-    return result;
-}
-
 // Codes of the nearest VALUES * scale, the smaller of two equally near. Exact for scales of up to 4 significant bits,
 // as both block types have: then no product or difference near a midpoint rounds.
 TERAZI_INLINE I8 codes_of(F8 x, float scale) {
@@ -56,13 +45,44 @@ TERAZI_INLINE uint8_t mx_exponent(float peak) {
 // Half of 2^(e - 127).
 TERAZI_INLINE float mx_scale(uint8_t e) { return bits<float>(e < 2 ? 0x00200000u << e : uint32_t(e - 1) << 23); }
 
+// 32 codes for a scale that is a power of two. There, twice the quotient is exact, and rounded away from zero it tells
+// on which side of every midpoint the weight lies.
+TERAZI_INLINE void put_mx_codes(uint8_t* out, const float* x, uint8_t e) {
+    const float scale = mx_scale(e);
+#if defined(__AVX2__)
+    if (e >= 8 && e < 248) {
+        constexpr int AWAY = _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC;
+        const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+        const __m256 twice = _mm256_set1_ps(bits<float>(uint32_t(256 - e) << 23));  // 2 / scale
+        I8 steps[4];
+        for (int k = 0; k < 4; ++k) {
+            const __m256 value = _mm256_mul_ps(_mm256_loadu_ps(x + 8 * k), twice);
+            const __m256 up = _mm256_round_ps(_mm256_and_ps(value, magnitude), AWAY);
+            steps[k] = (I8)_mm256_sign_epi32(_mm256_cvttps_epi32(up), _mm256_castps_si256(value));
+        }
+        const __m256i step = (__m256i)narrow(steps), size = _mm256_min_epu8(_mm256_abs_epi8(step), _mm256_set1_epi8(31));
+        // Codes for sizes 0..15 and 16..31; an index with its high bit set gives 0.
+        const __m256i below = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 5, 5, 5, 5, 6));
+        const __m256i above = _mm256_broadcastsi128_si256(_mm_setr_epi8(6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7));
+        const __m256i code = _mm256_or_si256(
+            _mm256_shuffle_epi8(below, _mm256_adds_epu8(size, _mm256_set1_epi8(0x70))),
+            _mm256_shuffle_epi8(above, _mm256_sub_epi8(size, _mm256_set1_epi8(16))));
+        const __m256i negative = _mm256_and_si256(_mm256_cmpgt_epi8(_mm256_setzero_si256(), step),
+                                                  _mm256_cmpgt_epi8(code, _mm256_setzero_si256()));
+        const __m256i all = _mm256_or_si256(code, _mm256_and_si256(negative, _mm256_set1_epi8(8)));
+        store(out, _mm_or_si128(_mm256_castsi256_si128(all), _mm_slli_epi16(_mm256_extracti128_si256(all, 1), 4)));
+        return;
+    }
+#endif
+    put_codes(out, x, x + 16, scale);
+    put_codes(out + 8, x + 8, x + 24, scale);
+}
+
 void encode_mxfp4(const float* x, uint8_t* out, int64_t rows, int64_t columns, const float*) {
     for (int64_t b = 0; b < rows * columns / 32; ++b, x += 32, out += 17) {
         const uint8_t e = mx_exponent(peak_of(x, 32));
         out[0] = e;
-        const float scale = mx_scale(e);
-        put_codes(out + 1, x, x + 16, scale);
-        put_codes(out + 9, x + 8, x + 24, scale);
+        put_mx_codes(out + 1, x, e);
     }
 }
 

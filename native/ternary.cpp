@@ -8,26 +8,25 @@ namespace {
 
 constexpr int BLOCK = 256;
 
-// Digits 0..2 of x / d, 32 at a time. Where 1 / d overflows the digit is 1, as in the reference.
-typedef int8_t S32 __attribute__((vector_size(32)));
 typedef uint8_t B32 __attribute__((vector_size(32)));
 
+// Digits 0..2 of x / d. Where 1 / d overflows they are 1, as in the reference.
 struct Digits {
     uint8_t at[BLOCK];
     float d;
-    TERAZI_INLINE explicit Digits(const float* x) {
-        F8 peak{};
-        for (int i = 0; i < BLOCK; i += 8) {
-            const F8 size = magnitude(load<F8>(x + i));
-            peak = size > peak ? size : peak;
-        }
-        d = 0;
-        for (int k = 0; k < 8; ++k) d = peak[k] > d ? peak[k] : d;
+    TERAZI_INLINE explicit Digits(const float* x) : d(peak_of(x, BLOCK)) {
         const float inverse = d ? 1.f / d : 0.f;
-        for (int i = 0; i < BLOCK; i += 8) {
-            const F8 value = load<F8>(x + i) * inverse;
-            const I8 digit = 1 - ((value >= 0.5f) & (value < 2.f)) + ((value <= -0.5f) & (value > -2.f));
-            store(at + i, low_bytes(digit));
+        if (inverse == __builtin_inff()) {
+            memset(at, 1, BLOCK);
+            return;
+        }
+        for (int i = 0; i < BLOCK; i += 32) {
+            I8 signs[4];
+            for (int k = 0; k < 4; ++k) {
+                const F8 value = load<F8>(x + i + 8 * k) * inverse;
+                signs[k] = (value <= -0.5f) - (value >= 0.5f);
+            }
+            store(at + i, narrow(signs) + 1);
         }
     }
 };
