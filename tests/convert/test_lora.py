@@ -134,7 +134,7 @@ def test_an_adapter_is_as_good_as_merged_weights(base, tmp_path, settings):
         ({}, {"lora_alpha": "x"}, "make no sense"),
         ({f"{LAYER}.self_attn.v_proj.lora_A.weight": None}, {}, "do not fit together"),
         ({"base_model.model.model.embed_tokens.lora_embedding_A": ones(4, 4)}, {}, "no part of"),
-        ({f"{LAYER}.odd.lora_A.weight": ones(4, 8), f"{LAYER}.odd.lora_B.weight": ones(8, 4)}, {}, "not name"),
+        ({f"{LAYER}.odd.lora_A.weight": ones(4, 8), f"{LAYER}.odd.lora_B.weight": ones(8, 4)}, {}, "not na"),
         ({"base_model.model.lm_head.lora_A.weight": ones(4, 64),
           "base_model.model.lm_head.lora_B.weight": ones(320, 4)}, {}, "no adapter can follow"),
     ],
