@@ -18,7 +18,7 @@ from terazi.search.candidate import Sample
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Finding", "Workspace", "deliver"]
+__all__ = ["Finding", "Workspace", "deliver", "variant_name"]
 
 # Raised when what a finding holds changes its meaning.
 _EDITION = 2
@@ -43,7 +43,7 @@ class Workspace:
     def file(self, label: str, plan_digest: str, suffix: str = ".gguf") -> Path:
         """Return where a variant is or will be; without a suffix it is a directory."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', label)}-{plan_digest[:16]}{suffix}"
+        return self.folder / (variant_name(label, plan_digest) + suffix)
 
     def read(self, plan_digest: str) -> Finding | None:
         """Return what was found of a variant before, under the same settings."""
@@ -76,6 +76,11 @@ class Workspace:
 
     def _record(self, plan_digest: str) -> Path:
         return self.folder / f"{plan_digest[:32]}-{self._settings}.json"
+
+
+def variant_name(label: str, plan_digest: str) -> str:
+    """Name a variant's file or directory, without its suffix."""
+    return f"{re.sub(r'[^A-Za-z0-9_.]+', '-', label)}-{plan_digest[:16]}"
 
 
 def deliver(file: Path, target: Path) -> Path:
