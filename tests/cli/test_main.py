@@ -1,9 +1,13 @@
 """What holds for every command: wrong usage in one line, pipes that close, signals."""
 
+import errno
+import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +60,30 @@ def test_a_stopped_command_leaves_no_half_file(tmp_path, reference_9m, sent):
     assert process.returncode == 130
     assert "interrupted" in err
     assert not any(out.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape", "ascii:strict"])
+def test_names_that_are_no_text_print_as_json(tmp_path, encoding, smollm2):
+    name = os.fsencode(tmp_path) + b"/\xc3\xb6 \xff.gguf"
+    Path(os.fsdecode(name)).symlink_to(smollm2)
+    done = subprocess.run(
+        [*ENTRY, "inspect", name, "--json"],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert os.fsencode(json.loads(done.stdout.decode())["path"]) == name
+
+
+def test_a_full_disk_says_what_to_do(run, monkeypatch):
+    def fill(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("terazi.registry.Store.__init__", fill)
+    done = run("list")
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        "error: No space left on device",
+        "hint: make room or choose another output",
+    ]

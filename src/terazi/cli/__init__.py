@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -80,6 +82,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 a limit was not met, 130 interrupted."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no text
     try:
         code = terazi.main(arguments, prog_name="terazi", standalone_mode=False)
         sys.stdout.flush()
@@ -100,7 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush complains
         code = 1
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), None)
+        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _complain(f"{where}{error.strerror or error}", "make room or choose another output" if full else None)
         code = 1
     except MemoryError:
         _complain("out of memory", "close other programs or use a smaller model")
