@@ -42,6 +42,7 @@ build: ## Rebuild the native kernels in place
 	@touch $(VENV)/.runtime $(VENV)/.dev
 
 demo: $(VENV)/.runtime ## Set up and run the main job on a real model
+	$(BIN)/terazi pull smollm2:135m
 	$(BIN)/terazi optimize smollm2:135m --device raspberry-pi-5 --use-case chat --output demo --force
 
 test: system $(VENV)/.dev check ## Set up and run every test but the slow ones

@@ -217,8 +217,9 @@ def propose(
 ) -> Study:
     """Plan the variants that `optimize` would make of a model, with sizes and memory; nothing runs.
 
-    ``device`` and ``use_case`` are names (see `terazi.devices`) or TOML files. ``types`` are presets, by
-    default one per step of size. Raises what `open_model` raises, and `UsageError` for what cannot be.
+    ``device`` and ``use_case`` are names (see `terazi.devices`) or TOML files. ``types`` are presets
+    and ONNX recipes, by default one per step of size. Raises what `open_model` raises, and
+    `UsageError` for what cannot be.
     """
     from terazi import devices, search
     from terazi.formats import open_model
@@ -232,7 +233,7 @@ def propose(
         devices.use_case(use_case),
         budget or devices.Budget(),
         context=context,
-        presets=types or search.DEFAULT_PRESETS,
+        presets=types or None,
         calibration=calibration,
     )
 

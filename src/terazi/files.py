@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from terazi.errors import ExistsError, NotFoundError
+from terazi.errors import ExistsError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,8 @@ def atomic_write(path: Path | str, *, force: bool = False) -> Iterator[IO[bytes]
     reader ever sees half a file. Raises `ExistsError` when ``path`` exists and ``force`` is false.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory", hint="name a file in it")
     if path.exists() and not force:
         raise ExistsError(path)
     if not path.parent.is_dir():
@@ -38,15 +40,27 @@ def atomic_write(path: Path | str, *, force: bool = False) -> Iterator[IO[bytes]
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
-        if force:
-            Path(temporary).replace(path)
-        else:
-            os.link(temporary, path)  # fails, unlike rename, when somebody created it meanwhile
-            Path(temporary).unlink()
+        if not force:
+            _claim(temporary, path)
+        Path(temporary).replace(path)
     except FileExistsError:
         raise ExistsError(path) from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _claim(temporary: str, path: Path) -> None:
+    """Give a finished file its name, unless somebody took that meanwhile: linking fails then, not renaming.
+
+    The caller's rename of two links to one file changes nothing. File systems without links (FAT, exFAT, some
+    network shares) get an empty file first, which fails as well when there is one.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        path.open("xb").close()
 
 
 def _umask() -> int:

@@ -189,3 +189,22 @@ def test_compare(run, two_layers, greeting):
     assert ">recommended</span>" not in page.split("<tbody>")[1].split("</tbody>")[0]
     assert run("compare", two_layers, "small.gguf", "--html", "page.html").code == 1
     assert run("compare", two_layers).code == 2
+
+
+def test_the_plan_of_an_encoder_has_onnx_variants(run, minilm):
+    done = run(
+        "optimize", minilm, "--use-case", "embeddings-search", "--types", "q8_0,INT8,onnx:f32", "--dry-run"
+    )
+    assert done.code == 0, done.err
+    assert "ONNX int8" in done.out
+    assert "ONNX F32" in done.out
+    assert "> 22.6 MB" in done.out  # a lower bound until it is made
+    assert "3 variants" not in done.out
+    assert "4 variants would be measured" in done.out
+
+
+def test_unknown_onnx_recipes_are_usage_errors(run, two_layers):
+    done = run("optimize", two_layers, "--types", "onnx:int3", "--dry-run")
+    assert done.code == 2
+    assert "onnx:int8" in done.err
+    assert "Traceback" not in done.err

@@ -113,6 +113,17 @@ def test_reading_back_gives_what_mlx_dequantizes(checkpoint, tmp_path, options):
     assert np.allclose(ours, np.array(expected.astype(mx.float32)), rtol=4e-3, atol=2e-3)
 
 
+def test_inspect_tells_what_is_stored(checkpoint, tmp_path):
+    convert(open_model(checkpoint), tmp_path / "out", bits=4, group_size=64)
+    found = api.inspect(tmp_path / "out")
+    assert found.precision == "low"
+    assert found.types[0].type == "affine 4-bit"
+    assert 4.5 <= found.bits_per_weight < 4.6  # 4 bits, a scale and a bias of 16 per 64, and the norms
+    assert found.parameters == api.inspect(checkpoint).parameters
+    stored = (tmp_path / "out/model.safetensors").stat().st_size
+    assert 0 <= stored - found.nbytes < 20_000  # the header
+
+
 def test_to_gguf_and_from_gguf(checkpoint, reference_9m, tmp_path):
     """HF -> GGUF -> MLX and HF -> MLX -> GGUF keep the model."""
     api.convert(reference_9m, output=tmp_path / "m.gguf", type="F16")

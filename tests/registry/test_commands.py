@@ -38,6 +38,8 @@ def test_the_life_of_a_model(terazi, make_gguf):
     assert shown["path"].endswith("tiny.gguf")
     assert "tiny.gguf" in terazi("show", "tiny:1")[1]
     assert "would remove tiny:1" in terazi("remove", "tiny:1", "--dry-run")[1]
+    would = json.loads(terazi("remove", "tiny:1", "--dry-run", "--json")[1])
+    assert [row["name"] for row in would["removed"]] == ["tiny:1"]
     assert "other names still use its content" in terazi("remove", "tiny:1")[1]
     assert terazi("remove", "team/alias:x")[0] == 0
     assert "No models" in terazi("list")[2]
@@ -92,3 +94,19 @@ def test_run_answers_and_makes_variants(terazi, smollm2):
     answer = json.loads(out)
     assert (answer["model"], 0 < answer["tokens"] <= 12) == ("smollm2:135m-q8_0", True)
     assert Store().entry("smollm2:135m-q8_0").manifest.lineage["base"] == "smollm2:135m"
+
+
+def test_run_continues_the_text_of_a_base_model(terazi, reference_9m, minilm, tmp_path):
+    from terazi.api import convert
+
+    base = convert(reference_9m, output=tmp_path / "base.gguf").path
+    asked = ("In the beginning", "--max-tokens", 4, "--temperature", 0, "--threads", 1, "--context", 64)
+    code, out, err = terazi("run", base, *asked)
+    assert code == 0, err
+    assert out.strip()
+    assert "continues your text" in err
+    code, _, err = terazi("run", reference_9m, *asked)
+    assert (code, f"terazi convert {reference_9m}" in err) == (1, True)
+    embedder = convert(minilm, output=tmp_path / "minilm.gguf").path
+    code, _, err = terazi("run", embedder, *asked)
+    assert (code, "an embedding model" in err) == (1, True)

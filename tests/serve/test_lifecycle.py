@@ -153,12 +153,14 @@ def test_a_killed_engine_fails_its_requests_and_comes_back(own):
 
 
 def test_an_api_key(start):
-    guarded = start("--context", 512, environment={"TERAZI_API_KEY": "s3cret"})
+    guarded = start("--context", 512, "--read-only", environment={"TERAZI_API_KEY": "s3cret"})
     assert json.loads(guarded.get("/health")) == {"status": "ok"}
     with pytest.raises(urllib.error.HTTPError, match="401"):
         guarded.get("/v1/models")
     assert post(guarded, "/api/show", json.dumps({"model": MODEL}), Authorization="Bearer wrong")[0] == 401
     assert post(guarded, "/api/show", json.dumps({"model": MODEL}), Authorization="Bearer s3cret")[0] == 200
+    for path in ("/api/pull", "/api/create", "/api/copy", "/api/push", f"/api/blobs/sha256:{'0' * 64}"):
+        assert post(guarded, path, json.dumps({"model": MODEL}), Authorization="Bearer s3cret")[0] == 403
     with openai.OpenAI(base_url=f"{guarded.url}/v1", api_key="s3cret") as client:
         assert client.models.list().data
     guarded.process.send_signal(signal.SIGTERM)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import signal
 import sys
+import threading
 from importlib import import_module
 
 import click
@@ -75,22 +80,34 @@ def terazi() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 a limit was not met, 130 interrupted."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no text
     try:
         code = terazi.main(arguments, prog_name="terazi", standalone_mode=False)
+        sys.stdout.flush()
     except TeraziError as error:
         _complain(error.message, error.hint)
         code = error.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        asked = error.ctx if isinstance(error, click.UsageError) else None
+        _complain(error.format_message(), f"{asked.command_path} --help" if asked else None)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         _complain("interrupted", "run the same command again to continue")
         code = 130
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush complains
         code = 1
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), None)
+        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _complain(f"{where}{error.strerror or error}", "make room or choose another output" if full else None)
         code = 1
     except MemoryError:
         _complain("out of memory", "close other programs or use a smaller model")

@@ -18,7 +18,7 @@ __all__ = ["command"]
 @click.command(
     "devices",
     short_help="List the devices that models can be chosen for.",
-    epilog="Examples: terazi devices\n\nterazi devices raspberry-pi-5 --json > my-board.toml-as-json",
+    epilog="\b\nExamples:\n  terazi devices\n  terazi devices raspberry-pi-5 --json",
 )
 @click.argument("name", required=False)
 @json_option

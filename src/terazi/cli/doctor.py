@@ -14,7 +14,7 @@ _MARKS = {"ok": "ok", "missing": "--", "problem": "!!"}
 @click.command(
     "doctor",
     short_help="Check engines, kernels, memory and disk; say how to fix what is missing.",
-    epilog="Examples: terazi doctor\n\nterazi doctor --json",
+    epilog="\b\nExamples:\n  terazi doctor\n  terazi doctor --json",
 )
 @json_option
 def command(as_json: bool) -> None:

@@ -10,6 +10,8 @@ import click
 from terazi.cli.output import count, json_option, size, write_json, write_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from terazi.model import Model
     from terazi.model.description import Description
 
@@ -52,9 +54,12 @@ def command(model: str, context: int | None, use: Any, show_tensors: bool, as_js
     opened = open_model(model)
     found = inspect(opened, context=context, use=use)
     if as_json:
-        write_json(_to_json(found, opened if show_tensors else None))
+        graph = opened.metadata if found.format == "onnx" else None
+        write_json(_to_json(found, opened if show_tensors else None, graph))
         return
     _write(found)
+    if found.format == "onnx":
+        _write_graph(opened)
     if show_tensors:
         write_table(
             ["tensor", "type", "shape", "bytes"],
@@ -109,10 +114,22 @@ def _write(found: Description) -> None:
     )
 
 
-def _to_json(found: Description, opened: Model | None) -> dict[str, Any]:
+def _write_graph(opened: Model) -> None:
+    facts = opened.metadata
+    opsets = ", ".join(f"{domain} {version}" for domain, version in facts["opsets"].items())
+    click.echo(
+        f"\ninputs {', '.join(facts['inputs'])}; outputs {', '.join(facts['outputs'])}; opsets {opsets}"
+    )
+    rows = [(name, str(times)) for name, times in facts["operators"].items()]
+    write_table(["operator", "times"], rows, numeric=["times"])
+
+
+def _to_json(found: Description, opened: Model | None, graph: Mapping | None) -> dict[str, Any]:
     values = asdict(found)
     values["config"].pop("values")  # the file's own keys, in its own types
     values["memory"] |= {"total": found.memory.total, "estimated": True}
+    if graph is not None:
+        values["graph"] = dict(graph)
     if opened:
         values["tensors"] = [
             {"name": tensor.name, "type": tensor.type, "shape": tensor.shape, "nbytes": tensor.nbytes}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from terazi.cli.output import json_option, progress_bars, size, write_json, write_table
+from terazi.cli.real import Real
 from terazi.cli.variants import show
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 
 def _types(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     from terazi.errors import UsageError
-    from terazi.quantize import preset
+    from terazi.search import variant_type
 
     try:
-        return tuple(preset(name.strip()).name for name in value.split(",")) if value else ()
+        return tuple(variant_type(name.strip()) for name in value.split(",")) if value else ()
     except UsageError as error:
         raise click.BadParameter(f"{error.message}; {error.hint}") from None
 
@@ -61,14 +62,10 @@ def _types(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option("--max-size", callback=_bytes, metavar="SIZE", help="Largest file, such as 400MB.")
 @click.option("--max-memory", callback=_bytes, metavar="SIZE", help="Most memory, KV cache included.")
-@click.option(
-    "--min-speed", type=click.FloatRange(0, min_open=True), help="Tokens/s on the device, at least."
-)
-@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Same first choice as the source, 0 to 1.")
-@click.option(
-    "--max-kl", type=click.FloatRange(0, min_open=True), help="KL divergence to the source, in nats."
-)
-@click.option("--types", callback=_types, metavar="LIST", help="Presets to try, such as Q4_0,Q4_K_M.")
+@click.option("--min-speed", type=Real(0, 1e9, min_open=True), help="Tokens/s on the device, at least.")
+@click.option("--min-agreement", type=Real(0, 1), help="Same first choice as the source, 0 to 1.")
+@click.option("--max-kl", type=Real(0, 1e9, min_open=True), help="KL divergence to the source, in nats.")
+@click.option("--types", callback=_types, metavar="LIST", help="Presets to try, such as Q4_0,onnx:int8.")
 @click.option("--thorough", is_flag=True, help="Try every usual preset, calibrated, on eight times the text.")
 @click.option("--calibrate", is_flag=True, help="Weigh the rounding by what the model attends to; slower.")
 @click.option("--tokens", type=click.IntRange(32), help="Tokens to measure quality on. [default: 2048]")
@@ -150,6 +147,7 @@ def _show_plan(study: Study, as_json: bool) -> None:
             "size": p.candidate.size,
             "bits_per_weight": p.candidate.bits_per_weight,
             "memory_needed": p.candidate.memory_needed,
+            "exact": p.candidate.format == "gguf",
             "runs": p.skipped is None,
             "skipped": p.skipped,
         }
@@ -162,9 +160,9 @@ def _show_plan(study: Study, as_json: bool) -> None:
         [
             (
                 row["label"] + (" (source)" if row["source"] else ""),
-                size(row["size"]) if row["size"] else "",
+                _least(size(row["size"]), row) if row["size"] else "",
                 f"{row['bits_per_weight']:.2f}",
-                size(row["memory_needed"]) if row["size"] else "",
+                _least(size(row["memory_needed"]), row) if row["size"] else "",
                 "measure" if row["runs"] else f"skip: {row['skipped']}",
             )
             for row in rows
@@ -177,6 +175,11 @@ def _show_plan(study: Study, as_json: bool) -> None:
         f"up to {size(sum(row['size'] for row in made))} of temporary files."
     )
     return None
+
+
+def _least(text: str, row: Mapping[str, Any]) -> str:
+    """Mark what is a lower bound until the variant is made."""
+    return text if row["exact"] else f"> {text}"
 
 
 def _show_recommendation(report: Mapping[str, Any], folder: Path) -> None:

@@ -25,9 +25,9 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def write_json(value: Any) -> None:
-    """Print one JSON document to stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    """Print one JSON document to stdout, whole or not at all."""
+    readable = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not readable, default=str) + "\n")
 
 
 def write_table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from terazi.cli.output import size
+from terazi.cli.output import json_option, size, write_json
 
 __all__ = ["command"]
 
@@ -19,7 +19,8 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--unfinished", is_flag=True, help="Also delete unfinished downloads and unnamed contents.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, remove nothing.")
-def command(names: tuple[str, ...], unfinished: bool, dry_run: bool) -> None:
+@json_option
+def command(names: tuple[str, ...], unfinished: bool, dry_run: bool, as_json: bool) -> None:
     """Remove each NAME from the store, with the contents that no other name uses."""
     from terazi.registry import Store
 
@@ -28,12 +29,18 @@ def command(names: tuple[str, ...], unfinished: bool, dry_run: bool) -> None:
     store = Store()
     entries = [store.entry(name) for name in names]
     if dry_run:
-        for entry in entries:
-            click.echo(f"would remove {entry.name} (up to {size(entry.manifest.size)})")
-        return
-    for entry in entries:
-        freed = store.remove(entry.name)
-        kept = "" if freed else "; other names still use its content"
-        click.echo(f"removed {entry.name}, freed {size(freed)}{kept}")
-    if unfinished:
-        click.echo(f"freed {size(store.collect(older_than=0))} of unfinished downloads")
+        rows = [{"name": str(entry.name), "freed": entry.manifest.size} for entry in entries]
+    else:
+        rows = [{"name": str(entry.name), "freed": store.remove(entry.name)} for entry in entries]
+    cleared = store.collect(older_than=0) if unfinished and not dry_run else 0
+    if as_json:
+        return write_json({"removed": rows, "unfinished": cleared, "dry_run": dry_run})
+    for row in rows:
+        if dry_run:
+            click.echo(f"would remove {row['name']} (up to {size(row['freed'])})")
+        else:
+            kept = "" if row["freed"] else "; other names still use its content"
+            click.echo(f"removed {row['name']}, freed {size(row['freed'])}{kept}")
+    if unfinished and not dry_run:
+        click.echo(f"freed {size(cleared)} of unfinished downloads")
+    return None

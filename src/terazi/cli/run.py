@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from terazi.cli.output import json_option, progress_bars, write_json
+from terazi.cli.real import Real
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +33,7 @@ Examples:
 @click.argument("model")
 @click.argument("prompt", required=False)
 @click.option("--system", metavar="TEXT", help="Instructions that come before the conversation.")
-@click.option(
-    "--temperature", type=click.FloatRange(0, 5), help="0 takes the likeliest token. [default: 0.8]"
-)
+@click.option("--temperature", type=Real(0, 5), help="0 takes the likeliest token. [default: 0.8]")
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Longest answer.")
 @click.option(
     "--context", type=click.IntRange(16), default=2048, show_default=True, help="Tokens remembered."
@@ -47,7 +47,8 @@ Examples:
 def command(model: str, prompt: str | None, make: bool, as_json: bool, **options: Any) -> None:
     """Stream MODEL's answer to PROMPT. Without PROMPT: read it from a pipe, or chat on a terminal.
 
-    MODEL is a GGUF file, a name in the store or catalog, or a source. End a chat with /bye or Ctrl-D.
+    MODEL is a GGUF file, a name in the store or catalog, or a source. End a chat with /bye or Ctrl-D. A base
+    model, which has no chat template, continues the text of PROMPT.
     """
     from terazi.runtime.llamacpp import open_engine
 
@@ -60,14 +61,17 @@ def command(model: str, prompt: str | None, make: bool, as_json: bool, **options
     parameters = settings.get("parameters", {})
     if options["temperature"] is None:
         options["temperature"] = float(parameters.get("temperature", 0.8))
-    messages = [dict(message) for message in settings.get("messages", ())]
+    messages: list[dict[str, str]] | None = [dict(message) for message in settings.get("messages", ())]
     if system := options.pop("system") or settings.get("system"):
         messages.insert(0, {"role": "system", "content": system})
+    if not _chats(path):
+        messages = None
+        click.echo(f"note: {model} has no chat template: it continues your text", err=True)
     with open_engine(path, context=options.pop("context"), threads=options.pop("threads")) as engine:
         if prompt is None:
             return _chat(engine, messages, options)
-        messages.append({"role": "user", "content": prompt})
-        answer = _answer(engine, messages, options, show=not as_json)
+        asked = prompt if messages is None else [*messages, {"role": "user", "content": prompt}]
+        answer = _answer(engine, asked, options, show=not as_json)
     if as_json:
         return write_json({"model": model, **asdict(answer)})
     return None
@@ -100,14 +104,33 @@ def _found(model: str, make: bool, progress: Any) -> tuple[Path, dict[str, Any]]
     return path, {}
 
 
+def _chats(path: Path) -> bool:
+    """Whether a model has a chat template. Raises `UnsupportedError` for what llama.cpp cannot write with."""
+    from terazi.errors import UnsupportedError
+    from terazi.formats import open_model
+
+    opened = open_model(path)
+    if opened.format != "gguf":
+        raise UnsupportedError(
+            f"{path}: llama.cpp runs GGUF files, and this is a {opened.format} model",
+            hint=f"terazi convert {shlex.quote(str(path))} model.gguf",
+        )
+    if "bert" in opened.config.architecture:
+        raise UnsupportedError(
+            f"{path}: an embedding model turns text into vectors and writes none",
+            hint="`terazi evaluate` measures it, `terazi serve` has /v1/embeddings",
+        )
+    return bool(opened.tokenizer and opened.tokenizer.chat_template)
+
+
 def _answer(
-    engine: LlamaCpp, messages: list[dict[str, str]], options: dict[str, Any], *, show: bool = True
+    engine: LlamaCpp, asked: str | list[dict[str, str]], options: dict[str, Any], *, show: bool = True
 ) -> Generation:
     def write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    answer = engine.generate(messages, on_text=write if show else None, **options)
+    answer = engine.generate(asked, on_text=write if show else None, **options)
     if show:
         write("\n")
     if show and sys.stderr.isatty():
@@ -115,7 +138,7 @@ def _answer(
     return answer
 
 
-def _chat(engine: LlamaCpp, messages: list[dict[str, str]], options: dict[str, Any]) -> None:
+def _chat(engine: LlamaCpp, messages: list[dict[str, str]] | None, options: dict[str, Any]) -> None:
     """Take turns until the user leaves; an interrupted answer ends the turn, not the chat."""
     click.echo("Chat; /bye or Ctrl-D ends it.", err=True)
     while True:
@@ -126,6 +149,9 @@ def _chat(engine: LlamaCpp, messages: list[dict[str, str]], options: dict[str, A
         if prompt.strip() in ("/bye", "/exit", "/quit"):
             return None
         if not prompt.strip():
+            continue
+        if messages is None:
+            _answer(engine, prompt, options)
             continue
         messages.append({"role": "user", "content": prompt})
         answer = _answer(engine, messages, options)

@@ -40,6 +40,7 @@ Examples:
 @click.option(
     "--queue", type=click.IntRange(0), default=64, show_default=True, help="Requests waiting per model."
 )
+@click.option("--read-only", is_flag=True, help="Let nobody pull, create or delete models over the network.")
 @click.option("--quiet", is_flag=True, help="Do not log requests.")
 def command(models: tuple[str, ...], **options: Any) -> None:
     """Serve the models in the store: /v1/… as OpenAI does, /api/… as Ollama does, a chat page at /.
@@ -80,6 +81,7 @@ def command(models: tuple[str, ...], **options: Any) -> None:
         host=options["host"],
         port=options["port"],
         keys=options["keys"] or (("",) if options["no_api_key"] else ()),
+        read_only=options["read_only"],
         log_requests=not options["quiet"],
         listening=lambda address: click.echo(f"listening on {address}", err=True),
     )

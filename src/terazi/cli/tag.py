@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from terazi.cli.output import json_option, write_json
+
 __all__ = ["command"]
 
 
@@ -15,9 +17,12 @@ __all__ = ["command"]
 @click.argument("name")
 @click.argument("alias")
 @click.option("--force", is_flag=True, help="Move ALIAS when another model has it.")
-def command(name: str, alias: str, force: bool) -> None:
+@json_option
+def command(name: str, alias: str, force: bool, as_json: bool) -> None:
     """Let ALIAS name the same content as NAME. Nothing is copied; each name can be removed by itself."""
     from terazi.registry import Store
 
     entry = Store().tag(name, alias, force=force)
-    click.echo(f"{entry.name} is now sha256:{entry.digest[:12]}")
+    if as_json:
+        return write_json({"name": str(entry.name), "digest": entry.digest})
+    return click.echo(f"{entry.name} is now sha256:{entry.digest[:12]}")

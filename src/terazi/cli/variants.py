@@ -24,6 +24,8 @@ def show(report: Mapping[str, Any]) -> None:
         "cosine": lambda v: _number(v["cosine"], ".4f"),
         "tokens/s there": _there,
         "tokens/s here": lambda v: _number(_measured(v, "decode_speed"), ".3g"),
+        "order kept": lambda v: _number(_measured(v, "rank_correlation"), ".4f"),
+        "ms/sentence here": _latency,
         "reads here": _reading,
         "memory": lambda v: size(v["memory_needed"]) if v["size"] else "",
         "score": lambda v: _number(v["score"], ".2f"),
@@ -66,3 +68,8 @@ def _reading(variant: Mapping[str, Any]) -> str:
     if _measured(variant, "decode_speed") is not None:
         return ""
     return _number(_measured(variant, "prefill_speed"), ",.0f")
+
+
+def _latency(variant: Mapping[str, Any]) -> str:
+    seconds = _measured(variant, "latency")
+    return "" if seconds is None else f"{seconds * 1e3:.1f}"

@@ -24,7 +24,7 @@ from terazi.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["convert", "to_gguf"]
+__all__ = ["convert", "named", "to_gguf"]
 
 _WRAPPERS = re.compile(
     r"^(?:(?:model|language_model|transformer|gpt_neox|backbone|bert|roberta|distilbert|text_model)\.)+"
@@ -117,7 +117,7 @@ def _tensors(model: Model, table: Architecture, values: Mapping[str, Any]) -> It
     """Yield the GGUF tensors: what belongs to no block first, then block after block."""
     found: dict[str, list[tuple[tuple[int, ...], Tensor]]] = {}
     for tensor in model.tensors.values():
-        for name, numbers, part in _named(tensor, table, values):
+        for name, numbers, part in named(tensor, table, values):
             found.setdefault(name, []).append((numbers, part))
     for tensor in table.extra(values):
         found.setdefault(tensor.name, [((), tensor)])
@@ -129,7 +129,7 @@ def _tensors(model: Model, table: Architecture, values: Mapping[str, Any]) -> It
         yield _joined(name, [part for _, part in sorted(found[name], key=lambda entry: entry[0])])
 
 
-def _named(
+def named(
     tensor: Tensor, table: Architecture, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
     """Look one Hugging Face tensor up; yields the GGUF name, the numbers (layer, expert) and the weights."""

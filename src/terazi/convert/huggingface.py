@@ -124,7 +124,8 @@ def _settings(model: Model, table: Architecture) -> dict[str, Any]:
         found[f"{name}_token_id"] = None if id is None else int(id)
     found["attention_bias"] = bool({"blk.0.attn_q.bias", "blk.0.attn_qkv.bias"} & set(model.tensors))
     found["mlp_bias"] = "blk.0.ffn_up.bias" in model.tensors
-    found["sliding_window"] = found.get("sliding_window") or None
+    for name in ("sliding_window", "final_logit_softcapping"):  # llama.cpp's 0 is Hugging Face's null
+        found[name] = found.get(name) or None
     windows = model.metadata.get(f"{table.name}.attention.sliding_window_pattern")
     if isinstance(windows, np.ndarray):
         kinds = ("full_attention", "sliding_attention")

@@ -88,7 +88,11 @@ def _of_file(subject: Subject, device: str) -> list[Measurement]:
             unit=METRICS[metric].unit,
             artifact=subject.digest,
             device=device,
-            conditions={"parameters": subject.parameters, "types": list(subject.types)},
+            conditions={
+                "parameters": subject.parameters,
+                "types": list(subject.types),
+                "weights": subject.weights,
+            },
         )
         for metric, value in values.items()
     ]

@@ -17,7 +17,8 @@ __all__ = ["Subject", "open_subject"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A model: ``types`` are its weight types, most used first; ``embeds`` marks embedding models.
+    """A model: ``types`` are its weight types, most used first, ``weights`` how many have
+    each; ``embeds`` marks embedding models.
 
     ``format`` decides which engine opens ``path``.
     """
@@ -29,6 +30,7 @@ class Subject:
     bits_per_weight: float
     parameters: int
     types: tuple[str, ...]
+    weights: dict[str, int]
     embeds: bool
 
     @property
@@ -64,6 +66,7 @@ def open_subject(path: Path | str) -> Subject:
         bits_per_weight=model.bits_per_weight,
         parameters=model.parameters,
         types=tuple(sorted(weights, key=lambda name: (-weights[name], name))),
+        weights=weights,
         embeds=model.variant == "embedding" or "last_hidden_state" in model.metadata.get("outputs", ()),
     )
 

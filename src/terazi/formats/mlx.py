@@ -23,6 +23,7 @@ from terazi.formats.huggingface.describe import (
     variant,
 )
 from terazi.model import Model, Tensor
+from terazi.model.tensor import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +109,9 @@ def _layer(path: Path, words: Tensor, scales: Tensor, biases: Tensor | None, set
         )
         return _stored(values, kind)
 
-    return Tensor(name=words.name, shape=(*words.shape[:-1], columns), type=kind, read=read_rows)
+    packed = Packed(f"{mode} {bits}-bit", bits, sum(part.nbytes for part in (words, *parts)))
+    shape = (*words.shape[:-1], columns)
+    return Tensor(name=words.name, shape=shape, type=kind, read=read_rows, packed=packed)
 
 
 def _stored(values: np.ndarray, kind: str) -> np.ndarray:

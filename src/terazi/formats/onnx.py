@@ -6,11 +6,13 @@ must be regular files in the model's own directory (CVE-2022-25882, CVE-2024-273
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from terazi.dtypes import dtype
 from terazi.errors import FormatError, MissingExtraError
 from terazi.formats.huggingface.describe import (
     chat_template,
@@ -108,7 +110,10 @@ def read(path: Path | str) -> Model:
     directory = file.parent
     companions = tuple(directory / name for name in _COMPANIONS if (directory / name).is_file())
     external = {_external_file(file, tensor)[0] for tensor in proto.graph.initializer if tensor.external_data}
-    tensors = {tensor.name: _tensor(file, tensor) for tensor in proto.graph.initializer}
+    packed = _packed(proto)
+    tensors = {
+        tensor.name: _tensor(file, tensor, packed.get(tensor.name)) for tensor in proto.graph.initializer
+    }
     return Model(
         path=path,
         format="onnx",
@@ -157,15 +162,28 @@ def _external_file(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
     return file, offset, length
 
 
-def _tensor(path: Path, tensor: TensorProto) -> Tensor:
-    kind = _TYPES.get(tensor.data_type)
-    if kind is None or any(axis < 0 for axis in tensor.dims):
+def _packed(proto: ModelProto) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Return type and shape of the weights that MatMulNBits packs into bytes, by the initializer's name."""
+    found = {}
+    for node in proto.graph.node:
+        if node.op_type == "MatMulNBits" and len(node.input) > 1:
+            values = {entry.name: entry.i for entry in node.attribute}
+            kind = {2: "U2", 4: "U4"}.get(values.get("bits", 4))
+            if kind:
+                found[node.input[1]] = kind, (values.get("N", 0), values.get("K", 0))
+    return found
+
+
+def _tensor(path: Path, tensor: TensorProto, packed: tuple[str, tuple[int, int]] | None) -> Tensor:
+    kind, shape = _TYPES.get(tensor.data_type), tuple(tensor.dims)
+    if kind is None or any(axis < 0 for axis in shape):
         raise FormatError(path, f"tensor {tensor.name!r}: type {tensor.data_type} or shape is not known")
-    shape = tuple(tensor.dims)
+    if packed and kind == "U8" and prod(packed[1]) == prod(shape) * dtype(packed[0]).block_size:
+        kind, shape = packed
 
     def read_rows(start: int, stop: int) -> np.ndarray:
         values = array(path, tensor)
-        rows = values.reshape(-1, shape[-1] if shape else 1)[start:stop]
+        rows = values.reshape(prod(shape[:-1]), -1)[start:stop]
         return np.ascontiguousarray(rows).view(np.uint8)
 
     return Tensor(name=tensor.name, shape=shape, type=kind, read=read_rows)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
-from terazi.dtypes import TYPES, Precision
+from terazi.dtypes import TYPES, Precision, dtype
 from terazi.errors import TeraziError
 from terazi.model.arch import architecture
 from terazi.model.license import LicenseCheck, Use, check_license
@@ -122,9 +121,10 @@ def _type_shares(model: Model) -> tuple[TypeShare, ...]:
     weights: Counter[str] = Counter()
     nbytes: Counter[str] = Counter()
     for tensor in model.tensors.values():
-        tensors[tensor.type] += 1
-        weights[tensor.type] += prod(tensor.shape)
-        nbytes[tensor.type] += _stored_bytes(tensor)
+        type = tensor.packed.name if tensor.packed else tensor.type
+        tensors[type] += 1
+        weights[type] += prod(tensor.shape)
+        nbytes[type] += _stored_bytes(tensor)
     return tuple(
         TypeShare(type=type, tensors=tensors[type], weights=weights[type], nbytes=nbytes[type])
         for type in sorted(nbytes, key=lambda type: (-nbytes[type], type))
@@ -132,22 +132,26 @@ def _type_shares(model: Model) -> tuple[TypeShare, ...]:
 
 
 def _stored_bytes(tensor: Tensor) -> int:
-    """Bytes of a tensor, also of types that only ONNX has (U4, U8, ...): their names end in their bits."""
-    if tensor.type in TYPES:
-        return tensor.nbytes
-    bits = re.search(r"\d+$", tensor.type)
-    return (prod(tensor.shape) * (int(bits[0]) if bits else 8) + 7) // 8
+    """Bytes of a tensor, also of ONNX's types of less than a byte, whose rows need not be whole blocks."""
+    kind = dtype(tensor.type)
+    if tensor.packed or tensor.type in TYPES:
+        return tensor.stored_bytes
+    return -(-prod(tensor.shape) // kind.block_size) * kind.block_bytes
 
 
 def _precision(model: Model) -> Precision:
     """Return the class that holds most weights."""
     weights: Counter[Precision] = Counter()
     for tensor in model.tensors.values():
-        if tensor.type in TYPES:
-            weights[TYPES[tensor.type].precision] += prod(tensor.shape)
-        else:
-            weights["low" if tensor.type.endswith("4") else "medium"] += prod(tensor.shape)
+        weights[_class(tensor)] += prod(tensor.shape)
     return weights.most_common(1)[0][0] if weights else "full"
+
+
+def _class(tensor: Tensor) -> Precision:
+    if tensor.packed:
+        return "ultra-low" if tensor.packed.bits <= 2 else "low" if tensor.packed.bits <= 4 else "medium"
+    # As weights, 8-bit integers are what ONNX graphs multiply with.
+    return "medium" if tensor.type == "I8" else dtype(tensor.type).precision
 
 
 def _runtimes(model: Model, nbytes: int) -> tuple[RuntimeFit, ...]:

@@ -82,7 +82,7 @@ class Model:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights as stored."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+        return sum(tensor.stored_bytes for tensor in self.tensors.values())
 
     @property
     def bits_per_weight(self) -> float:

@@ -14,7 +14,16 @@ from terazi.dtypes import dtype
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Tensor", "concatenate_rows"]
+__all__ = ["Packed", "Tensor", "concatenate_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """How a source stores a tensor that is decoded as it is read: its own name for that, bits and bytes."""
+
+    name: str
+    bits: int
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +32,15 @@ class Tensor:
 
     ``shape`` is in row-major (NumPy) order: the last axis is contiguous in memory and is the one that blocks
     run along; GGUF files list the same axes in reverse. ``read(start, stop)`` returns the stored bytes of
-    those rows as ``uint8[stop - start, row_bytes]``; it may be a view of a memory map.
+    those rows as ``uint8[stop - start, row_bytes]``; it may be a view of a memory map. Where a format packs
+    weights in a way that has no ``type``, ``read`` decodes and ``packed`` tells what is in the file.
     """
 
     name: str
     shape: tuple[int, ...]
     type: str
     read: Callable[[int, int], np.ndarray] = field(repr=False, compare=False)
+    packed: Packed | None = None
 
     @property
     def columns(self) -> int:
@@ -53,8 +64,13 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Stored bytes."""
+        """Bytes of all rows as `read` gives them."""
         return self.row_bytes * self.row_count
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in the source."""
+        return self.packed.nbytes if self.packed else self.nbytes
 
     def encoded(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Return rows as stored: ``uint8[rows, row_bytes]``."""

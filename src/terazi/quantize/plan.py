@@ -172,7 +172,8 @@ class Plan:
         except UsageError as error:
             raise FormatError(where, error.message, hint=error.hint) from None
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-            raise FormatError(where, f"not a plan ({error!r})", hint="make one with --save-plan") from None
+            problem = f"not a plan ({type(error).__name__}: {error!s:.80})"
+            raise FormatError(where, problem, hint="make one with --save-plan") from None
 
 
 def make_plan(

@@ -89,6 +89,6 @@ def preset(name: str) -> Preset:
         near = get_close_matches(wanted, [*PRESETS, *ALIASES], n=3) or ["Q4_K_M", "Q5_K_M", "Q8_0"]
         raise UsageError(
             f"unknown preset {name!r}",
-            hint=f"did you mean {', '.join(near)}? all of them: terazi quantize --help",
+            hint=f"did you mean {', '.join(near)}? all of them: terazi quantize --list-types",
         )
     return found

@@ -9,8 +9,8 @@ Keys (sizes in bytes, speeds in tokens/s, fractions 0 to 1, absent figures ``nul
 - ``recommendation``: ``pick``, ``reasons``, ``against`` (why not the next two), ``changes``, ``framework``,
   ``run`` (a command), ``quality_metric``
 - ``variants``, best first: ``label``, ``status`` (pick, fits, rejected, skipped, failed), ``why`` (reasons
-  against), ``rank``, ``beaten_by`` (a label; null on the Pareto front), ``ran``, ``source``, ``size``,
-  ``saved_16bit``, ``saved_32bit``, ``bits_per_weight``,
+  against), ``rank``, ``beaten_by`` (a label; null on the Pareto front), ``ran``, ``source``, ``format``,
+  ``size``, ``saved_16bit``, ``saved_32bit``, ``bits_per_weight``,
   ``precision``, ``main_type``, ``types`` (type -> share of weights), ``memory_needed``, ``score``, ``parts``,
   ``device_speed`` and ``energy`` (on the device), ``agreement``, ``kl_divergence``, ``cosine``,
   ``measurements`` by metric, ``samples``, ``notes``, ``file``, ``digest``, ``plan_digest``
@@ -163,6 +163,7 @@ def _variant(candidate: Candidate, recommendation: Recommendation, subject: Subj
         "beaten_by": recommendation.beaten_by.get(candidate.label),
         "ran": candidate.ran,
         "source": candidate.source,
+        "format": candidate.format,
         "size": candidate.size,
         "saved_16bit": 1 - candidate.size / (2 * subject.parameters) if subject.parameters else None,
         "saved_32bit": 1 - candidate.size / (4 * subject.parameters) if subject.parameters else None,

@@ -140,6 +140,8 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
         energy,
         of("prefill_speed", "prompt tokens/s here", lambda x: _number(x, 3)),
         of("perplexity", "Perplexity", lambda x: _number(x, 3)),
+        of("latency", "s per sentence here", lambda x: _number(x, 2)),
+        of("rank_correlation", "Order kept", lambda x: _number(x, 4)),
         of("load_time", "Load, s", lambda x: _number(x, 2)),
         of("peak_memory", "Peak memory here", _bytes),
     ]

@@ -43,7 +43,7 @@ def publish(
 ) -> Recommendation:
     """Write report.html, report.json and the pick's file (unless the pick is the source) into a folder.
 
-    ``pick`` is the file of the pick. Returns the recommendation with the pick's new path.
+    ``pick`` is the file or ONNX directory of the pick. Returns the recommendation with the pick's new path.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,8 @@ def publish(
         target = pick
         name = subject.path
         if not best.candidate.source:
-            target = directory / f"{_stem(subject)}-{re.sub(r'[^A-Za-z0-9_.]+', '-', label)}.gguf"
+            suffix = "" if pick.is_dir() else pick.suffix
+            target = directory / f"{_stem(subject)}-{re.sub(r'[^A-Za-z0-9_.]+', '-', label)}{suffix}"
             deliver(pick, target)
             name = str(target)
         moved = replace(best, candidate=replace(best.candidate, path=target))

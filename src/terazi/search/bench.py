@@ -13,8 +13,9 @@ from terazi.progress import Progress, silent
 from terazi.quantize import apply
 from terazi.search.answers import ask
 from terazi.search.loop import Tools
+from terazi.search.onnx import DEFAULT_ONNX, OnnxPlan, make, onnx_plan
 from terazi.search.study import Study, propose
-from terazi.search.workspace import Workspace
+from terazi.search.workspace import Workspace, variant_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +102,12 @@ def real_tools(
 
     tokenizer = study.source.tokenizer
 
-    def quantize(plan: Plan, path: Path) -> object:
+    export = onnx_plan(DEFAULT_ONNX[0])
+
+    def quantize(plan: Plan | OnnxPlan, path: Path) -> object:
+        if isinstance(plan, OnnxPlan):
+            base = path.with_name(variant_name(export.label, export.digest))
+            return make(plan, study.source.path, path, base, threads=settings.threads or 0, progress=progress)
         weighed = study.calibration if plan.importance is not None else None
         return apply(plan, study.source, path, calibration=weighed, progress=progress)
 

@@ -41,6 +41,7 @@ class Candidate:
     ``token_bytes`` is what generating one token reads from memory (0: it generates none); ``types`` counts
     weights by tensor type. ``source`` marks the model that the others are made from and compared with.
     ``failure`` says why a variant could not be made or measured, ``skipped`` why that was not tried.
+    ``level`` is the precision class where the type does not say it (ONNX keeps all kinds of data in I8).
     """
 
     label: str
@@ -49,6 +50,8 @@ class Candidate:
     memory_needed: int
     token_bytes: int
     types: Mapping[str, int]
+    format: str = "gguf"
+    level: Precision | None = None
     source: bool = False
     measurements: tuple[Measurement, ...] = ()
     samples: tuple[Sample, ...] = ()
@@ -72,7 +75,7 @@ class Candidate:
     @property
     def precision(self) -> Precision:
         """Precision class of the type that most weights have, whatever the preset is called."""
-        return dtype(self.main_type).precision
+        return self.level or dtype(self.main_type).precision
 
     def measured(self, metric: str) -> Measurement | None:
         """Return the measurement of a metric, if there is one."""

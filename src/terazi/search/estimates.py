@@ -24,12 +24,14 @@ EFFICIENCY = 0.5
 def decode_speed(candidate: Candidate, device: Device) -> Measurement | None:
     """Generation speed on ``device`` (tokens/s): measured when it is this machine, else an estimate.
 
-    Encoders do not generate: here it is their measured reading speed, elsewhere None, because reading is
-    bound by arithmetic and not by memory bandwidth.
+    Encoders do not generate: theirs is the reading speed measured on this machine, whatever the device,
+    because reading is bound by arithmetic, which memory bandwidth says nothing of.
     """
+    if candidate.token_bytes <= 0:
+        return candidate.measured("prefill_speed")
     if device.detected:
-        return candidate.measured("decode_speed") or candidate.measured("prefill_speed")
-    if candidate.failure or candidate.token_bytes <= 0:
+        return candidate.measured("decode_speed")
+    if candidate.failure:
         return None
     place, bandwidth = device.place(candidate.memory_needed)
     return Measurement(
@@ -50,6 +52,6 @@ def decode_speed(candidate: Candidate, device: Device) -> Measurement | None:
 
 def energy_per_token(speed: Measurement | None, device: Device) -> float | None:
     """Joules per generated token: the device's power over the speed; an estimate like both."""
-    if speed is None or device.power is None or speed.value <= 0:
+    if speed is None or device.power is None or speed.metric != "decode_speed" or speed.value <= 0:
         return None
     return device.power.watts / speed.value

@@ -8,8 +8,10 @@ from terazi.search.candidate import Framework
 from terazi.search.limits import figure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from terazi.devices import Device, UseCase
-    from terazi.search.candidate import Scored
+    from terazi.search.candidate import Candidate, Scored
 
 __all__ = ["framework"]
 
@@ -24,11 +26,16 @@ _WHY = {
     "vllm": "serves many users at once on GPUs with paged attention and continuous batching",
 }
 _READS_GGUF = ("llama.cpp", "wllama")
+_READS = {"gguf": _READS_GGUF, "onnx": ("onnxruntime", "transformers.js")}
+_ENGINE = {"gguf": "llama.cpp", "onnx": "onnxruntime"}
 _MEASURED_WITH = "llama.cpp"
 
 
-def framework(device: Device, use_case: UseCase, pick: Scored | None) -> Framework:
+def framework(device: Device, use_case: UseCase, ranked: Sequence[Scored]) -> Framework:
     """Recommend the device's first choice, and say what of it was measured and what the others would need."""
+    pick = ranked[0] if ranked else None
+    if {entry.candidate.format for entry in ranked} - {"gguf"}:
+        return _between_formats(device, ranked)
     name = device.runtimes[0]
     alternatives = tuple((other, f"{_WHY[other]}; {_need(other)}") for other in device.runtimes[1:])
     return Framework(
@@ -37,6 +44,36 @@ def framework(device: Device, use_case: UseCase, pick: Scored | None) -> Framewo
         measured=name == _MEASURED_WITH and pick is not None,
         alternatives=alternatives,
     )
+
+
+def _between_formats(device: Device, ranked: Sequence[Scored]) -> Framework:
+    """Choose the engine of the pick's format, where variants of several formats were measured."""
+    best = ranked[0].candidate
+    engines = [name for name in device.runtimes if name in _READS[best.format]] or [device.runtimes[0]]
+    rival = next((entry.candidate for entry in ranked if entry.candidate.format != best.format), None)
+    here = "" if device.detected else ", not on the device itself"
+    text = (
+        f"{engines[0]} {_WHY[engines[0]]}. {best.label} ran in {_ENGINE[best.format]} on this machine{here}"
+    )
+    if rival is not None and (measured := _against(best, rival)):
+        text += f": {measured} than the best {_ENGINE[rival.format]} variant ({rival.label})"
+    alternatives = tuple((other, _WHY[other]) for other in device.runtimes if other != engines[0])
+    return Framework(
+        name=engines[0],
+        reason=f"{text}.",
+        measured=engines[0] == _ENGINE[best.format],
+        alternatives=alternatives,
+    )
+
+
+def _against(best: Candidate, rival: Candidate) -> str:
+    """Compare by what was measured of both: time per sentence, else reading speed."""
+    ours, theirs = best.measured("latency"), rival.measured("latency")
+    if ours is None or theirs is None or not ours.value or not theirs.value:
+        return ""
+    factor = theirs.value / ours.value
+    times = f"{figure(ours.value * 1e3)} ms a sentence against {figure(theirs.value * 1e3)} ms"
+    return f"{figure(max(factor, 1 / factor))} times {'as fast' if factor >= 1 else 'as slow'} ({times})"
 
 
 def _need(name: str) -> str:

@@ -53,7 +53,7 @@ def violations(candidate: Candidate, device: Device, budget: Budget, context: in
         *_memory(candidate, device, budget, context),
         *_types(candidate, device),
     ]
-    if not candidate.measurements and (known or device.detected):
+    if not candidate.measurements and (known or device.detected or candidate.token_bytes <= 0):
         return known  # that is enough not to run it; what only running shows is not held against it
     known += _speed(candidate, device, budget)
     return [*known, *_quality(candidate, budget)] if candidate.measurements else known

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from terazi.errors import EngineError, FormatError
+from terazi.errors import EngineError, FormatError, UnsupportedError
 from terazi.evaluate.measurement import Measurement
 from terazi.files import sha256
 from terazi.progress import Progress, silent
 from terazi.quantize import Plan
 from terazi.search.candidate import Candidate, Recommendation, Sample
+from terazi.search.onnx import OnnxPlan, as_measured
 from terazi.search.recommendation import recommend
 
 if TYPE_CHECKING:
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Tools", "optimize", "pick_file"]
 
-Quantize = Callable[[Plan, Path], object]
+Quantize = Callable[[Plan | OnnxPlan, Path], object]
 Evaluate = Callable[[Path, Path | None], Sequence[Measurement]]
 Ask = Callable[[Path], Sequence[Sample]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the loop calls: write a plan's file; measure a file against a reference; ask it the prompts."""
+    """What the loop calls: make what a plan says; measure it against a reference; ask it the prompts."""
 
     quantize: Quantize
     evaluate: Evaluate
@@ -52,7 +53,7 @@ def optimize(
         progress("variants", done, total, unit="variants")
         try:
             found[proposal.candidate.label] = _made_and_studied(proposal, reference, tools, workspace)
-        except (EngineError, FormatError) as error:
+        except (EngineError, FormatError, UnsupportedError) as error:
             found[proposal.candidate.label] = replace(proposal.candidate, failure=error.message)
     progress("variants", total, total, unit="variants")
     candidates = [found.get(p.candidate.label, p.candidate) for p in study.proposals]
@@ -73,9 +74,10 @@ def _made_and_studied(proposal: Proposal, reference: Path, tools: Tools, workspa
     return _studied(proposal, _made(proposal, proposal.plan, tools, workspace), reference, tools, workspace)
 
 
-def _made(proposal: Proposal, plan: Plan, tools: Tools, workspace: Workspace) -> Path:
+def _made(proposal: Proposal, plan: Plan | OnnxPlan, tools: Tools, workspace: Workspace) -> Path:
     """Write the variant unless it is there. Files appear only when complete, so one that exists is whole."""
-    path = workspace.file(proposal.candidate.label, plan.digest)
+    suffix = "" if isinstance(plan, OnnxPlan) else ".gguf"
+    path = workspace.file(proposal.candidate.label, plan.digest, suffix)
     if not path.exists():
         tools.quantize(plan, path)
     return path
@@ -99,7 +101,8 @@ def _studied(
 def _with(
     candidate: Candidate, digest: str, measurements: Sequence[Measurement], samples: Sequence[Sample]
 ) -> Candidate:
-    return replace(candidate, digest=digest, measurements=tuple(measurements), samples=tuple(samples))
+    found = replace(candidate, digest=digest, measurements=tuple(measurements), samples=tuple(samples))
+    return as_measured(found) if candidate.format == "onnx" else found
 
 
 def pick_file(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from terazi.devices import Device, UseCase
+    from terazi.evaluate.measurement import Measurement
     from terazi.search.candidate import Candidate, QualityMetric, Scored
     from terazi.search.limits import Violation
 
@@ -55,7 +56,9 @@ def facts(
             lines.append(text + ".")
         else:
             did = "generated" if rate.metric == "decode_speed" else "read"
-            lines.append(f"It {did} {figure(rate.value, 3)} tokens/s here.")
+            latency = best.candidate.measured("latency")
+            each = f", one sentence in {_milliseconds(latency)}" if latency else ""
+            lines.append(f"It {did} {figure(rate.value, 3)} tokens/s here{each}.")
     return lines
 
 
@@ -72,6 +75,12 @@ def _quality(pick: Candidate) -> str:
     if cosine is not None:
         return f"Its vectors keep a cosine of {cosine.value:.4f} to the source's."
     return ""
+
+
+def _milliseconds(latency: Measurement) -> str:
+    slow = latency.conditions.get("percentile_95")
+    text = f"{figure(latency.value * 1e3)} ms"
+    return f"{text} (95th percentile {figure(slow * 1e3)} ms)" if slow else text
 
 
 def _smallness(best: Scored, source: Candidate | None, device: Device, included: str) -> str:
@@ -107,7 +116,7 @@ def runner_up(other: Scored, best: Scored, metric: QualityMetric | None) -> str:
     if other.decode_speed is not None and best.decode_speed is not None:
         faster = other.decode_speed.value / best.decode_speed.value - 1
         if abs(faster) > 0.01:
-            kind = " (estimate)" if other.decode_speed.estimated else ""
+            kind = " (estimate)" if other.decode_speed.estimated else " here"
             note(faster > 0, f"it is {abs(faster):.0%} {'faster' if faster > 0 else 'slower'}{kind}")
     start = f"Not {name(a)} ({other.score:.2f}): "
     if gains and losses:

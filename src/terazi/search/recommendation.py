@@ -71,7 +71,7 @@ def recommend(
             else [f"No variant keeps every limit for {use_case.title.lower()} on {device.title}."]
         ),
         against=tuple(reasons.runner_up(other, ranked[0], metric) for other in ranked[1:3]),
-        framework=framework(device, use_case, best),
+        framework=framework(device, use_case, ranked),
         changes=() if ranked else tuple(reasons.changes(broken)),
         caveats=tuple(_caveats(candidates, device, source, best, metric)),
     )
@@ -103,9 +103,10 @@ def _caveats(
     notes = []
     if source is not None and best is not None and (note := reasons.source_note(source, best)):
         notes.append(note)
-    if not device.detected and best is not None and best.decode_speed is None:
+    if not device.detected and not any(candidate.token_bytes for candidate in candidates):
         notes.append(
-            f"Speed on {device.title} is not estimated: reading is bound by arithmetic. Measure it there."
+            f"Speeds and times per sentence were measured on this machine, not on {device.title}; the score "
+            "uses them to tell variants apart. Measure on the device before you promise a figure."
         )
     elif not device.detected:
         notes.append(

@@ -12,9 +12,19 @@ from terazi.errors import UnsupportedError, UsageError
 from terazi.formats import gguf
 from terazi.model import Artifact
 from terazi.model.memory import kv_cache_bytes, memory_needed
-from terazi.quantize import PRESETS, make_plan, preset
+from terazi.quantize import PRESETS, Plan, make_plan, preset
 from terazi.search.candidate import Candidate
 from terazi.search.limits import violations
+from terazi.search.onnx import (
+    DEFAULT_ONNX,
+    PREFIX,
+    OnnxPlan,
+    encoder_directory,
+    obstacle,
+    onnx_plan,
+    predicted,
+    variant_type,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +32,6 @@ if TYPE_CHECKING:
     from terazi.calibrate import Calibration
     from terazi.devices import Budget, Device, UseCase
     from terazi.model import Model
-    from terazi.quantize import Plan
 
 __all__ = ["DEFAULT_PRESETS", "THOROUGH_PRESETS", "Proposal", "Study", "of_model", "propose"]
 
@@ -57,7 +66,7 @@ class Proposal:
     """A variant to make from ``plan``, or the source as it is (None); ``skipped`` says why not to run it."""
 
     candidate: Candidate
-    plan: Plan | None
+    plan: Plan | OnnxPlan | None
     skipped: str | None = None
 
 
@@ -94,14 +103,19 @@ def propose(
     budget: Budget,
     *,
     context: int | None = None,
-    presets: Sequence[str] = DEFAULT_PRESETS,
+    presets: Sequence[str] | None = None,
     calibration: Calibration | None = None,
 ) -> Study:
     """Plan every preset for a GGUF ``source`` and predict size and memory at ``context`` tokens.
 
+    ``presets`` may name ONNX recipes too, as ``onnx:int8``; by default it is `DEFAULT_PRESETS`, and
+    `DEFAULT_ONNX` for the Hugging Face directory of an encoder on a device that runs ONNX.
     What cannot fit the device or ``budget``, or would be the same as another, is kept with the reason.
     A context beyond what the model was trained for is cut to that.
     """
+    if presets is None:
+        onnx = encoder_directory(source) and "onnx" in device.formats
+        presets = (*DEFAULT_PRESETS, *(DEFAULT_ONNX if onnx else ()))
     context = min(context or use_case.context, source.config.context_length or 1 << 62)
     if source.variant == "embedding" and use_case.task != "embed":
         raise UsageError(
@@ -112,7 +126,10 @@ def propose(
     original = _original(source, context)
     seen: dict[tuple[str, ...], str] = {_types(source): original.candidate.label}
     proposals = [original]
-    for wanted in dict.fromkeys(preset(entry).name for entry in presets):
+    for wanted in dict.fromkeys(map(variant_type, presets)):
+        if wanted.startswith(PREFIX):
+            proposals.append(_onnx_variant(source, onnx_plan(wanted), device, limits, context))
+            continue
         proposal = _variant(source, wanted, calibration, context)
         if proposal.plan is not None:
             proposal = _judged(proposal, seen, device, limits, context)
@@ -185,12 +202,23 @@ def _variant(source: Model, name: str, calibration: Calibration | None, context:
     return Proposal(candidate=_predicted(source, plan, name, context), plan=plan)
 
 
+def _onnx_variant(source: Model, plan: OnnxPlan, device: Device, limits: Budget, context: int) -> Proposal:
+    candidate = predicted(source, plan)
+    reason = obstacle(source, device)
+    if reason is not None:
+        return Proposal(candidate=replace(candidate, skipped=reason), plan=plan, skipped=reason)
+    problems = violations(candidate, device, limits, context)
+    return Proposal(
+        candidate=candidate, plan=plan, skipped="; ".join(problem.reason for problem in problems) or None
+    )
+
+
 def _judged(
     proposal: Proposal, seen: dict[tuple[str, ...], str], device: Device, limits: Budget, context: int
 ) -> Proposal:
     """Decide whether a variant is worth running."""
     plan = proposal.plan
-    assert plan is not None
+    assert isinstance(plan, Plan)
     types = tuple(entry.type for entry in sorted(plan.entries, key=lambda entry: entry.name))
     if types in seen:
         reason = f"it would have the same types as {seen[types]}, tensor by tensor"

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from terazi.errors import ExistsError
 from terazi.evaluate.measurement import Measurement
 from terazi.files import write_text
 from terazi.search.candidate import Sample
@@ -17,10 +18,10 @@ from terazi.search.candidate import Sample
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Finding", "Workspace", "deliver"]
+__all__ = ["Finding", "Workspace", "deliver", "variant_name"]
 
 # Raised when what a finding holds changes its meaning.
-_EDITION = 1
+_EDITION = 2
 
 Finding = tuple[str, list[Measurement], list[Sample]]
 """Digest of the measured file, its measurements, its answers."""
@@ -39,10 +40,10 @@ class Workspace:
         self.folder = (root or home / "work") / source_digest[:16]
         self._settings = hashlib.sha256(key.encode()).hexdigest()[:16]
 
-    def file(self, label: str, plan_digest: str) -> Path:
-        """Return where a variant is or will be."""
+    def file(self, label: str, plan_digest: str, suffix: str = ".gguf") -> Path:
+        """Return where a variant is or will be; without a suffix it is a directory."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', label)}-{plan_digest[:16]}.gguf"
+        return self.folder / (variant_name(label, plan_digest) + suffix)
 
     def read(self, plan_digest: str) -> Finding | None:
         """Return what was found of a variant before, under the same settings."""
@@ -70,14 +71,26 @@ class Workspace:
         for file in self.folder.glob("*.gguf"):
             if not file.name.startswith("importance-"):
                 file.unlink(missing_ok=True)
+        for directory in (path for path in self.folder.iterdir() if path.is_dir()):
+            shutil.rmtree(directory)
 
     def _record(self, plan_digest: str) -> Path:
         return self.folder / f"{plan_digest[:32]}-{self._settings}.json"
 
 
+def variant_name(label: str, plan_digest: str) -> str:
+    """Name a variant's file or directory, without its suffix."""
+    return f"{re.sub(r'[^A-Za-z0-9_.]+', '-', label)}-{plan_digest[:16]}"
+
+
 def deliver(file: Path, target: Path) -> Path:
-    """Put a finished file at ``target``, replacing what is there: by a hard link, or a copy and a rename."""
+    """Put a finished file at ``target``, replacing what is there: by a hard link, or a copy and a rename.
+
+    A directory is copied; it replaces only another ONNX model, else `ExistsError` is raised.
+    """
     partial = target.with_name(f".{target.name}.part")
+    if file.is_dir():
+        return _deliver_directory(file, target, partial)
     partial.unlink(missing_ok=True)
     try:
         try:
@@ -87,4 +100,18 @@ def deliver(file: Path, target: Path) -> Path:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+    return target
+
+
+def _deliver_directory(directory: Path, target: Path, partial: Path) -> Path:
+    if target.exists() and not (target / "model.onnx").is_file():
+        raise ExistsError(target)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shutil.copytree(directory, partial)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target

@@ -35,6 +35,7 @@ __all__ = ["Gateway", "application"]
 
 log = logging.getLogger("terazi.serve")
 _OPEN = ("/health", "/ready")  # asked by whoever watches the server, without a password
+_CHANGING = tuple(f"/api/{verb}" for verb in ("pull", "push", "create", "copy", "delete", "blobs"))
 _LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver")
 
 
@@ -43,12 +44,14 @@ class Gateway:
     """What all requests share. ``keys`` are passwords, none of them: everybody may ask.
 
     ``local`` says that the server listens on this machine only; then requests must name this machine.
+    ``read_only`` refuses whatever changes the store.
     """
 
     store: Store
     limits: Limits
     keys: tuple[str, ...] = ()
     local: bool = True
+    read_only: bool = False
     metrics: Metrics = field(default_factory=Metrics)
     pool: Pool = field(init=False)
     draining: bool = False
@@ -162,6 +165,8 @@ class _Guard:
         origin = headers.get("origin", "")
         if origin and origin.partition("://")[2] != headers.get("host"):
             return _refuse(403, "wrong_origin", "pages of other sites may not use this server")
+        if self.gateway.read_only and path.startswith(_CHANGING):
+            return _refuse(403, "read_only", "this server does not change its models")
         if not self.gateway.keys or path in _OPEN or path == "/":
             return None
         given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")

@@ -255,7 +255,7 @@ def create(
     if quantize:
         base = _quantized(base, quantize, store, progress)
     adapters = tuple(
-        _adapter(adapter, number, store, folder) for number, adapter in enumerate(modelfile.adapters)
+        _adapter(adapter, number, base, store, folder) for number, adapter in enumerate(modelfile.adapters)
     )
     own = modelfile.settings
     inherited = base.settings
@@ -317,17 +317,20 @@ def _from_blobs(files: Mapping[str, str], store: Store) -> Manifest:
     return Manifest(format="gguf", files=tuple(stored))
 
 
-def _adapter(adapter: str, number: int, store: Store, folder: Path | None) -> StoredFile:
-    if folder is not None and (folder / Path(adapter).expanduser()).exists():
-        path = folder / Path(adapter).expanduser()
-        if path.is_dir():
-            raise UnsupportedError(
-                f"{adapter} is a PEFT directory; only GGUF adapters can be used",
-                hint="llama.cpp's convert_lora_to_gguf.py makes one of it",
-            )
+def _adapter(adapter: str, number: int, base: Manifest, store: Store, folder: Path | None) -> StoredFile:
+    from terazi.convert.lora import convert_adapter, is_peft
+    from terazi.formats import open_model
+
+    path = folder / Path(adapter).expanduser() if folder is not None else None
+    digest = adapter
+    if path is not None and is_peft(path):
+        shape = open_model(_only_blob(base, store)).config
+        output = store.workplace(f"adapter {path.resolve()}") / "adapter.gguf"
+        digest = store.put(convert_adapter(path, shape, output, force=True), share="move")
+    elif path is not None and path.is_dir():
+        raise UnsupportedError(f"adapter {adapter} is a directory without adapter_config.json")
+    elif path is not None and path.exists():
         digest = store.put(path)
-    else:
-        digest = adapter
     blob = store.blob(digest)
     if blob is None:
         raise NotFoundError(f"adapter {adapter}: no such file")
@@ -341,12 +344,7 @@ def _quantized(base: Manifest, preset_name: str, store: Store, progress: Progres
     from terazi.quantize import apply, make_plan, open_source, preset
 
     chosen = preset(preset_name).name
-    if len(base.weights) != 1:
-        raise UnsupportedError("a split model cannot be quantized here", hint="use terazi quantize")
-    (weights,) = base.weights
-    blob = store.blob(weights.digest)
-    assert blob is not None
-    source = open_source(blob)
+    weights, source = base.weights[0], open_source(_only_blob(base, store))
     plan = make_plan(source, chosen)
     output = store.workplace(f"create {weights.digest} {chosen}") / f"{Path(weights.name).stem}-{chosen}.gguf"
     apply(plan, source, output, force=True, progress=progress)
@@ -354,3 +352,10 @@ def _quantized(base: Manifest, preset_name: str, store: Store, progress: Progres
     small = StoredFile(output.name, "", output.stat().st_size)
     small = replace(small, digest=store.put(output, share="move"))
     return replace(base, files=(small, *(f for f in base.files if f.role != "weights")), lineage=lineage)
+
+
+def _only_blob(base: Manifest, store: Store) -> Path:
+    blob = store.blob(base.weights[0].digest)
+    if len(base.weights) != 1 or blob is None:
+        raise UnsupportedError("a split model cannot be changed here", hint="use terazi quantize and convert")
+    return blob

@@ -28,6 +28,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 11434,
     keys: tuple[str, ...] = (),
+    read_only: bool = False,
     log_requests: bool = True,
     listening: Callable[[str], None] = print,
 ) -> None:
@@ -47,7 +48,8 @@ def run(
     if not local and not keys:
         hint = "add --api-key, or --no-api-key if everybody who reaches this machine may ask"
         raise UsageError(f"listening on {host} without an API key", hint=hint)
-    gateway = Gateway(store=store, limits=limits, keys=tuple(key for key in keys if key), local=local)
+    passwords = tuple(key for key in keys if key)
+    gateway = Gateway(store=store, limits=limits, keys=passwords, local=local, read_only=read_only)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -121,6 +121,31 @@ def test_gemm_with_bias_from_any_module(tmp_path):
         assert operators["DynamicQuantizeMatMul" if recipe == "int8-dynamic" else "MatMulNBits"] == 2
 
 
+@pytest.mark.parametrize(
+    ("recipe", "precision", "low", "high"),
+    [
+        ("w2", "ultra-low", 2, 4.5),
+        ("w4", "low", 4, 6),
+        ("w8", "medium", 8, 9),
+        ("int8-dynamic", "medium", 8, 9),
+    ],
+)
+def test_inspect_tells_what_is_stored(tmp_path, recipe, precision, low, high):
+    import torch
+
+    from terazi import api
+
+    path = export_module(
+        torch.nn.Linear(128, 256, bias=False), {"x": torch.zeros(1, 128)}, tmp_path / "m.onnx"
+    )
+    feeds = [{"x": np.random.default_rng(0).standard_normal((4, 128)).astype(np.float32)}]
+    quantize_onnx(open_model(path), recipe, tmp_path / "out", data=feeds, threads=1)
+    found = api.inspect(tmp_path / "out")
+    assert found.precision == precision
+    assert low <= found.bits_per_weight <= high
+    assert 128 * 256 <= found.parameters < 1.1 * 128 * 256
+
+
 def test_nothing_to_quantize_is_said(tmp_path):
     import torch
 

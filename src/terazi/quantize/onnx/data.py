@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from terazi.calibrate.corpus import calibration_corpus, read_corpus, sentences
-from terazi.errors import FormatError, NotFoundError, UnsupportedError, UsageError
+from terazi.errors import EngineError, FormatError, NotFoundError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,7 +52,7 @@ def batches(
     try:
         with open_graph_file(source, threads=threads) as engine:
             return list(engine.feeds(texts, batch=_ONE_BATCH if same_shape else 16))
-    except UnsupportedError as error:
+    except EngineError as error:
         raise UnsupportedError(
             error.message, hint="give its inputs instead: a .npz file, or batches of arrays from Python"
         ) from None

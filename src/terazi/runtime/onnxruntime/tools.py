@@ -35,11 +35,14 @@ def _quiet() -> Iterator[None]:
 def to_float16(path: Path) -> ModelProto:
     """Halve every float; inputs and outputs keep their types."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     from terazi.formats.onnx import load_graph
 
     with _quiet():
-        return convert_float_to_float16(load_graph(path), keep_io_types=True)
+        halved = convert_float_to_float16(load_graph(path), keep_io_types=True)
+        OnnxModel(halved).topological_sort()  # casts of inputs were added at the end
+    return halved
 
 
 def quantize_static(
