@@ -60,7 +60,8 @@ TERAZI_INLINE void put_mx_codes(uint8_t* out, const float* x, uint8_t e) {
             const __m256 up = _mm256_round_ps(_mm256_and_ps(value, magnitude), AWAY);
             steps[k] = (I8)_mm256_sign_epi32(_mm256_cvttps_epi32(up), _mm256_castps_si256(value));
         }
-        const __m256i step = (__m256i)narrow(steps), size = _mm256_min_epu8(_mm256_abs_epi8(step), _mm256_set1_epi8(31));
+        const __m256i step = (__m256i)narrow(steps);
+        const __m256i size = _mm256_min_epu8(_mm256_abs_epi8(step), _mm256_set1_epi8(31));
         // Codes for sizes 0..15 and 16..31; an index with its high bit set gives 0.
         const __m256i below = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 5, 5, 5, 5, 6));
         const __m256i above = _mm256_broadcastsi128_si256(_mm_setr_epi8(6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7));

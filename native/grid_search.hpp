@@ -118,7 +118,8 @@ class Snapper {
     TERAZI_INLINE int length_of(int at) const { return int(grid.lists[key[at]].count); }
 
     TERAZI_INLINE void search_one(int at, float scale) {
-        keep(at, likely_winner<DIMS, BITS>(list_of(at), length_of(at), odd, x_of(at), weight_of(at), scale, margin[at]));
+        keep(at, likely_winner<DIMS, BITS>(list_of(at), length_of(at), odd, x_of(at), weight_of(at), scale,
+                                           margin[at]));
     }
     // Short lists, W at a time as long as there are enough to fill half the lanes.
     TERAZI_INLINE void search_short(const uint8_t* places, int count, const float* scales) {

@@ -67,8 +67,8 @@ constexpr float UP[3] = {-1 + SHIFT, SHIFT, 1 + SHIFT}, DOWN[3] = {-1 - SHIFT, -
 // IQ1_S has one shift for the whole block.
 struct WholeSums {
     static constexpr int SIZE = 32, CHOICES = 2, SHIFTS[CHOICES] = {0, 3};
-    F x[SIZE + 1], w[SIZE + 1];                                          // over all weights before a place
-    F x_up[2][SIZE + 1], x_down[2][SIZE + 1];                            // of the first and third level, by place
+    F x[SIZE + 1], w[SIZE + 1];                // of w * x and w before a place
+    F x_up[2][SIZE + 1], x_down[2][SIZE + 1];  // what the first and third level add, by place
     F w_up[2][SIZE + 1], w_down[2][SIZE + 1];
 
     TERAZI_INLINE WholeSums(const Sorted<SIZE>& sorted) {
@@ -123,8 +123,10 @@ struct HalfSums {
             w_up[h] = w[h][SIZE] * UP[2] * UP[2] + w[h][first] * UP_1 + w[h][second] * UP_2;
             w_down[h] = w[h][SIZE] * DOWN[2] * DOWN[2] + w[h][first] * DOWN_1 + w[h][second] * DOWN_2;
         }
-        xq[0] = x_up[0] + x_up[1], xq[1] = x_up[0] + x_down[1], xq[2] = x_down[0] + x_up[1], xq[3] = x_down[0] + x_down[1];
-        qq[0] = w_up[0] + w_up[1], qq[1] = w_up[0] + w_down[1], qq[2] = w_down[0] + w_up[1], qq[3] = w_down[0] + w_down[1];
+        xq[0] = x_up[0] + x_up[1], qq[0] = w_up[0] + w_up[1];
+        xq[1] = x_up[0] + x_down[1], qq[1] = w_up[0] + w_down[1];
+        xq[2] = x_down[0] + x_up[1], qq[2] = w_down[0] + w_up[1];
+        xq[3] = x_down[0] + x_down[1], qq[3] = w_down[0] + w_down[1];
     }
 };
 
@@ -211,9 +213,9 @@ TERAZI_INLINE Mask snap_to_grid(const Neighbours& grid, const Batch& batch, int 
             const Neighbours::List list = grid.lists[block.keys[g][k]];
             if (!list.count || !alive[k]) continue;
             off_grid[k] = 1;
-            block.keys[g][k] =
-                nearest<DIMS, BITS>(grid.keys + list.start, list.count, block.scale[k] * (F8{-1, 0, 1, 2, -1, 0, 1, 2} + shift[k]),
-                                    batch.x[k] + first + g * DIMS, weights[k] + g * DIMS);
+            const F8 levels = F8{-1, 0, 1, 2, -1, 0, 1, 2} + shift[k];
+            block.keys[g][k] = nearest<DIMS, BITS>(grid.keys + list.start, list.count, block.scale[k] * levels,
+                                                   batch.x[k] + first + g * DIMS, weights[k] + g * DIMS);
         }
     }
     return invert(equal(off_grid, I{}));
@@ -366,7 +368,7 @@ void encode_m(const float* source, uint8_t* out, int64_t rows, int64_t columns, 
 }
 
 // SHIFT, negative when the lowest bit is set.
-TERAZI_INLINE float shift_with(int negative) { return bits<float>(bits<int32_t>(SHIFT) | int32_t(unsigned(negative) << 31)); }
+TERAZI_INLINE float shift_with(int negative) { return bits<float>(bits<uint32_t>(SHIFT) | uint32_t(negative) << 31); }
 
 TERAZI_INLINE void store_shifted(float* out, float scale, uint64_t levels, float shift) {
     store(out, scale * (widen_signed(levels) + shift));

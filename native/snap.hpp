@@ -1,9 +1,10 @@
 // Moving rounded groups to their nearest codebook points, over trials of a slowly falling scale.
 //
 // From one trial to the next most groups round to the same key, and the nearest point stays the same too. With weights
-// w and values x, the distance of candidate c at scale s is A[c] s^2 - B[c] s + const, A = sum w q^2, B = sum 2 w x q: so
-// each search also works out down to which scale its winner is ahead of every other candidate by more than any rounding
-// could make up for. Down to there, later trials need no search; everywhere else they sum as the reference does.
+// w and values x, the distance of candidate c at scale s is A[c] s^2 - B[c] s + const, where A = sum w q^2 and
+// B = sum 2 w x q: so each search also works out down to which scale its winner is ahead of every other candidate by
+// more than any rounding could make up for. Down to there, later trials need no search; everywhere else they sum as the
+// reference does.
 #pragma once
 #include "nearest.hpp"
 
