@@ -93,8 +93,7 @@ async def measure(model: Path, counts: list[int], rounds: int) -> None:
         cold_through = (await answer(through, 1))[0]
         started = time.perf_counter()
         engine = await Engine.start(**options)
-        direct = engine.http
-        assert direct
+        direct = client("http://{}:{}".format(*engine.address), engine.options.key)
         cold_direct = (await answer(direct, 1))[0] + time.perf_counter() - started
         print(f"cold start to first token: engine {cold_direct:.2f} s, gateway {cold_through:.2f} s")
         firsts: dict[str, list[float]] = {"direct": [], "through": []}
@@ -127,6 +126,7 @@ async def measure(model: Path, counts: list[int], rounds: int) -> None:
             a, b = (statistics.median(column) for column in zip(*rows, strict=True))
             ratio = statistics.median(through / direct for direct, through in rows)
             print(f"| {count} | {a:.1f} | {b:.1f} | {ratio:.3f} |")
+        await direct.aclose()
         await engine.close()
         await through.aclose()
         process.terminate()

@@ -85,7 +85,7 @@ def logprobs(path, adapters=()):
                 "cache_prompt": False,
             }
             async with engine.ask("/completion", body) as response:
-                answer = json.loads(await response.aread())
+                answer = json.loads(await response.body())
         finally:
             await engine.close()
         return {

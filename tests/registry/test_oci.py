@@ -204,3 +204,16 @@ def test_logins(serve, store, make_gguf, tmp_path, monkeypatch):
     site.refusals[path] = (401, {"WWW-Authenticate": 'Digest realm="x"'})
     with pytest.raises(DownloadError, match="asks for a login"):
         pull(f"oci:{host}/private/a", store=store)
+
+
+def test_push_prints_the_pinned_reference(oci_host, make_gguf, monkeypatch, tmp_path, capsys):
+    from terazi.cli import main
+
+    monkeypatch.setenv("TERAZI_HOME", str(tmp_path / "home"))
+    Store().add(make_gguf(), "a:1")
+    with pytest.raises(SystemExit) as ended:
+        main(["push", "a:1", f"oci:{oci_host}/team/printed:v1", "--json"])
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"name", "source"}  # as docs/reference/json.md says
+    assert "@sha256:" in found["source"]

@@ -23,7 +23,7 @@ def show(report: Mapping[str, Any]) -> None:
         "KL": lambda v: _number(v["kl_divergence"], ".3f"),
         "cosine": lambda v: _number(v["cosine"], ".4f"),
         "tokens/s there": _there,
-        "tokens/s here": lambda v: _number(_measured(v, "decode_speed"), ".3g"),
+        "tokens/s here": lambda v: _rate(_measured(v, "decode_speed")),
         "order kept": lambda v: _number(_measured(v, "rank_correlation"), ".4f"),
         "ms/sentence here": _latency,
         "reads here": _reading,
@@ -42,6 +42,10 @@ def show(report: Mapping[str, Any]) -> None:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+def _rate(value: float | None) -> str:
+    return _number(value, ",.0f" if value is not None and value >= 100 else ".3g")
 
 
 def _measured(variant: Mapping[str, Any], metric: str) -> float | None:

@@ -110,7 +110,9 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
             if not found or not found["uncertainty"]:
                 return ""
             return (
-                f"± {found['uncertainty'] * 100:.1f}" if text is _percent else f"± {found['uncertainty']:.1g}"
+                f"± {found['uncertainty'] * 100:.1f}"
+                if text is _percent
+                else f"± {_number(found['uncertainty'], 1)}"
             )
 
         return _Column(title, value, shown, error)

@@ -56,7 +56,7 @@ def _between_formats(device: Device, ranked: Sequence[Scored]) -> Framework:
         f"{engines[0]} {_WHY[engines[0]]}. {best.label} ran in {_ENGINE[best.format]} on this machine{here}"
     )
     if rival is not None and (measured := _against(best, rival)):
-        text += f": {measured} than the best {_ENGINE[rival.format]} variant ({rival.label})"
+        text += f": {measured}"
     alternatives = tuple((other, _WHY[other]) for other in device.runtimes if other != engines[0])
     return Framework(
         name=engines[0],
@@ -73,7 +73,10 @@ def _against(best: Candidate, rival: Candidate) -> str:
         return ""
     factor = theirs.value / ours.value
     times = f"{figure(ours.value * 1e3)} ms a sentence against {figure(theirs.value * 1e3)} ms"
-    return f"{figure(max(factor, 1 / factor))} times {'as fast' if factor >= 1 else 'as slow'} ({times})"
+    return (
+        f"{figure(max(factor, 1 / factor))} times as {'fast' if factor >= 1 else 'slow'} as the best "
+        f"{_ENGINE[rival.format]} variant ({rival.label}; {times})"
+    )
 
 
 def _need(name: str) -> str:

@@ -13,15 +13,16 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from terazi.errors import EngineError
+from terazi.serve.upstream import post
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import httpx2
-
     from terazi.runtime.llamacpp.server import ServerOptions
+    from terazi.serve.upstream import Reply
 
 __all__ = ["Engine"]
 
@@ -34,7 +35,7 @@ class Engine:
 
     def __init__(self, options: ServerOptions, process: asyncio.subprocess.Process, log: Any) -> None:
         self.options, self.process, self._log = options, process, log
-        self.http: httpx2.AsyncClient | None = None
+        self.address = ("", 0)
         self._closing = False
 
     @staticmethod
@@ -63,8 +64,6 @@ class Engine:
         return engine
 
     async def _connect(self) -> None:
-        import httpx2
-
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with contextlib.suppress(ConnectionError):
@@ -77,14 +76,8 @@ class Engine:
         answer = json.loads(line)
         if "error" in answer:
             raise EngineError(f"{self.options.alias} does not load: {answer['error']}{self._told()}")
-        # llama.cpp's server ends connections after streams without saying so: each request takes a new one.
-        self.http = httpx2.AsyncClient(
-            base_url=answer["address"],
-            headers={"Authorization": f"Bearer {self.options.key}"},
-            timeout=httpx2.Timeout(None, connect=10),
-            limits=httpx2.Limits(max_keepalive_connections=0, max_connections=None),
-            trust_env=False,
-        )
+        url = urlsplit(answer["address"])
+        self.address = (url.hostname or "", url.port or 0)
 
     @property
     def alive(self) -> bool:
@@ -113,19 +106,16 @@ class Engine:
         return f"the engine was ended by {name}{likely}"
 
     @contextlib.asynccontextmanager
-    async def ask(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx2.Response]:
-        """Send a request and yield the response, its body not read yet.
+    async def ask(self, path: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
+        """Send a request and yield the reply, its body not read yet.
 
         Leaving the block closes the connection, and the engine stops working on the request. Raises
         `EngineError` when the engine dies meanwhile.
         """
-        import httpx2
-
-        assert self.http is not None
         try:
-            async with self.http.stream("POST", path, json=body) as response:
-                yield response
-        except httpx2.TransportError as error:
+            async with post(*self.address, path, self.options.key, body) as reply:
+                yield reply
+        except ConnectionError as error:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.process.wait(), 2)
             if self.process.returncode is None:
@@ -138,8 +128,6 @@ class Engine:
     async def close(self) -> None:
         """End the process; closing twice is harmless."""
         self._closing = True
-        if self.http is not None:
-            await self.http.aclose()
         if self.process.stdin is not None:
             self.process.stdin.close()
         try:

@@ -25,12 +25,12 @@ from terazi.serve.prepare import fill_in, sampling
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-    import httpx2
     from starlette.requests import Request
 
     from terazi.registry import Entry
     from terazi.serve.gateway import Gateway
     from terazi.serve.pool import Loaded
+    from terazi.serve.upstream import Reply
 
 __all__ = ["error_body", "failure", "json_line", "keep_alive_seconds", "now", "routes"]
 
@@ -260,8 +260,8 @@ def _answer(gateway: Gateway, request: Request, ask: _Ask) -> Answer:
         client = client_of(request)
         use = gateway.pool.use(ask.entry, client=client, context=ask.context, keep_alive=ask.keep_alive)
         async with use as loaded, loaded.engine.ask(ask.path, ask.body) as response:
-            if response.status_code != 200:
-                yield Head(response.status_code, "application/json")
+            if response.status != 200:
+                yield Head(response.status, "application/json")
                 yield json_line({"error": await _engine_message(response)})
                 return
             yield Head(200, LINES if ask.stream else "application/json")
@@ -358,19 +358,19 @@ def _arguments(call: dict[str, Any]) -> Any:
         return {"text": call["arguments"]}
 
 
-async def _events(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+async def _events(response: Reply) -> AsyncIterator[dict[str, Any]]:
     """The JSON objects of a stream of server-sent events."""
-    async for line in response.aiter_lines():
+    async for line in response.lines():
         if line.startswith(("data: {", "error: {")):
             value = json.loads(line.partition(": ")[2])
             yield {"error": value} if line.startswith("error") else value
 
 
-async def _engine_message(response: httpx2.Response) -> str:
+async def _engine_message(response: Reply) -> str:
     try:
-        return str(json.loads(await response.aread())["error"]["message"])
+        return str(json.loads(await response.body())["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"the engine answers with status {response.status_code}"
+        return f"the engine answers with status {response.status}"
 
 
 async def _load_or_unload(gateway: Gateway, request: Request, entry: Entry, body: dict[str, Any]) -> Response:
@@ -407,9 +407,9 @@ async def _embed(gateway: Gateway, request: Request) -> Response:
             use as loaded,
             loaded.engine.ask("/v1/embeddings", {"input": texts, "model": entry.name}) as asked,
         ):
-            if asked.status_code != 200:
-                raise RequestError(await _engine_message(asked), status=asked.status_code)
-            answer = json.loads(await asked.aread())
+            if asked.status != 200:
+                raise RequestError(await _engine_message(asked), status=asked.status)
+            answer = json.loads(await asked.body())
         vectors = [row["embedding"] for row in sorted(answer["data"], key=lambda row: row["index"])]
         if dimensions := body.get("dimensions"):
             vectors = [_shortened(vector, int(dimensions)) for vector in vectors]

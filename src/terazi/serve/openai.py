@@ -86,9 +86,9 @@ def _answer(gateway: Gateway, request: Request, entry: Entry, body: dict[str, An
         tail = b""
         async with gateway.pool.use(entry, client=client_of(request), embedding=_PROXIED[path]) as loaded:
             async with loaded.engine.ask(path, filled) as response:
-                yield Head(response.status_code, response.headers.get("content-type", "application/json"))
-                async for chunk in response.aiter_raw():
-                    if response.status_code == 200:
+                yield Head(response.status, response.content_type)
+                async for chunk in response.pieces():
+                    if response.status == 200:
                         watch.token()
                     tail = (tail + chunk)[-_TAIL:]
                     yield chunk
