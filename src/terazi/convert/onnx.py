@@ -208,7 +208,8 @@ def _export_encoder(model: Model, architecture: str, directory: Path, opset: int
         )
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    loader = getattr(transformers, task.loader)
+    own = getattr(transformers, architecture, None) if task.output == "logits" else None
+    loader = own or getattr(transformers, task.loader)
     network = loader.from_pretrained(
         model.path, local_files_only=True, trust_remote_code=False, attn_implementation="eager"
     )
@@ -258,6 +259,8 @@ def _examples(network: Any) -> tuple[dict[str, torch.Tensor], dict[int, str]]:
         size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
         return {"pixel_values": torch.zeros(1, config.num_channels, size, size)}, {0: "batch"}
     if network.main_input_name == "input_values":
+        if hasattr(config, "num_mel_bins"):  # a spectrogram of fixed length, not a waveform
+            return {"input_values": torch.zeros(1, config.max_length, config.num_mel_bins)}, {0: "batch"}
         return {"input_values": torch.zeros(1, 16_000)}, {0: "batch", 1: "samples"}
     ones = torch.ones(2, 8, dtype=torch.int64)
     inputs = {"input_ids": ones, "attention_mask": ones}

@@ -136,7 +136,7 @@ def test_inspect_tells_what_is_stored(tmp_path, recipe, precision, low, high):
     from terazi import api
 
     path = export_module(
-        torch.nn.Linear(128, 256, bias=False), {"x": torch.zeros(1, 128)}, tmp_path / "m.onnx"
+        torch.nn.Linear(128, 256, bias=False), {"x": torch.zeros(4, 128)}, tmp_path / "m.onnx"
     )
     feeds = [{"x": np.random.default_rng(0).standard_normal((4, 128)).astype(np.float32)}]
     quantize_onnx(open_model(path), recipe, tmp_path / "out", data=feeds, threads=1)

@@ -117,7 +117,7 @@ def _calibrated(
     found = matrices(proto)
     safe = _spared(proto, source, Rewrite(proto, source), found, recipe, feeds, threads)
     proto = tools.quantize_static(
-        source,
+        Rewrite(proto, source).finish(),  # with every weight inside
         feeds=feeds,
         ranges=recipe.ranges,
         activation_bits=recipe.activation_bits,

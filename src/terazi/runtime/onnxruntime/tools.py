@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize_static", "to_float16"]
 
+_QUANTIZED = ("MatMul", "Gemm", "Conv")
+
 
 @contextmanager
 def _quiet() -> Iterator[None]:
@@ -46,7 +48,7 @@ def to_float16(path: Path) -> ModelProto:
 
 
 def quantize_static(
-    path: Path,
+    graph: ModelProto,
     *,
     feeds: Sequence[Mapping[str, np.ndarray]],
     ranges: Literal["minmax", "entropy", "percentile"] = "minmax",
@@ -72,6 +74,7 @@ def quantize_static(
         def get_next(self) -> Any:
             return next(self._rows, None)
 
+    graph = _typed(graph)
     kinds = tools.QuantType
     activations = kinds.QUInt16 if activation_bits == 16 else kinds.QUInt8
     method = tools.CalibrationMethod[{"minmax": "MinMax"}.get(ranges, ranges.capitalize())]
@@ -79,7 +82,7 @@ def quantize_static(
         from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
         config = get_qnn_qdq_config(
-            str(path),
+            graph,
             Reader(),
             calibrate_method=method,
             activation_type=activations,
@@ -89,7 +92,7 @@ def quantize_static(
         config = tools.StaticQuantConfig(
             Reader(),
             quant_format=tools.QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
+            op_types_to_quantize=list(_QUANTIZED),
             per_channel=True,
             activation_type=activations,
             weight_type=kinds.QInt8,
@@ -100,11 +103,27 @@ def quantize_static(
     with tempfile.TemporaryDirectory() as temporary, _quiet():
         output = Path(temporary) / "model.onnx"
         try:
-            tools.quantize(str(path), str(output), config)
+            tools.quantize(graph, str(output), config)
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UsageError(
-                f"{path}: onnxruntime cannot calibrate it: {reason}",
+                f"onnxruntime cannot calibrate the model: {reason}",
                 hint="feeds need every input; entropy and percentile need batches of one shape",
             ) from None
         return load_graph(output)
+
+
+def _typed(graph: ModelProto) -> ModelProto:
+    """Declare what products read and write as floats: behind fused operators no type can be inferred."""
+    from onnx import ModelProto, TensorProto, helper
+
+    typed = ModelProto()
+    typed.CopyFrom(graph)
+    inner = typed.graph
+    known = {value.name for value in (*inner.value_info, *inner.input, *inner.output, *inner.initializer)}
+    products = (node for node in inner.node if node.op_type in _QUANTIZED)
+    names = dict.fromkeys(name for node in products for name in (node.input[0], node.output[0]))
+    inner.value_info.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in known
+    )
+    return typed

