@@ -50,16 +50,7 @@ def run(
         raise UsageError(f"listening on {host} without an API key", hint=hint)
     passwords = tuple(key for key in keys if key)
     gateway = Gateway(store=store, limits=limits, keys=passwords, local=local, read_only=read_only)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise TeraziError(
-            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port"
-        ) from None
+    listener = _listener(host, port)
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: object) -> None:
@@ -69,12 +60,7 @@ def run(
             self.should_exit = True
 
     if log_requests:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(
-            logging.Formatter('{"time":"%(asctime)s","level":"%(levelname)s","event":%(message)s}')
-        )
-        logging.getLogger("terazi.serve").addHandler(handler)
-        logging.getLogger("terazi.serve").setLevel(logging.INFO)
+        _log_to_stderr()
     config = uvicorn.Config(
         application(gateway),
         log_level="error",
@@ -85,3 +71,24 @@ def run(
     )
     listening(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
     Server(config).run(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise TeraziError(f"cannot listen on {host}:{port}: {reason}", hint="choose another --port") from None
+    return listener
+
+
+def _log_to_stderr() -> None:
+    form = '{"time":"%(asctime)s","level":"%(levelname)s","event":%(message)s}'
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(form))
+    logger = logging.getLogger("terazi.serve")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
