@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from parity_models import MODELS
 
+from terazi.api import quantize_collection
 from terazi.cli import main
 from terazi.formats import open_model
 
@@ -121,3 +122,9 @@ def test_the_source_is_never_lost(terazi, directory):
     done = terazi("tiny-F16.gguf", "tiny-F16.gguf", "--force", "--type", "Q8_0")
     assert done.returncode == 0, done.stderr
     assert open_model(directory / "tiny-F16.gguf").parameters == before
+
+
+def test_a_series_from_python_makes_its_directory(tmp_path, reference_9m):
+    artifacts = quantize_collection(reference_9m, ["Q8_0", "Q4_0"], output=tmp_path / "new" / "series")
+    assert [artifact.path.parent for artifact in artifacts] == [tmp_path / "new" / "series"] * 2
+    assert all(artifact.path.is_file() for artifact in artifacts)

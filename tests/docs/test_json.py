@@ -32,6 +32,7 @@ RUNS = {
     "remove": ("remove", "model:2"),
     "verify": ("verify", "--store"),
     "quantize --dry-run": ("quantize", "model.gguf", "--dry-run"),
+    "quantize --list-types": ("quantize", "--list-types"),
     "quantize": ("quantize", "model.gguf", "small.gguf", "--type", "Q8_0"),
     "quantize --collection": ("quantize", "model.gguf", "series", "--collection", "--type", "Q8_0"),
     "calibrate": (

@@ -16,29 +16,43 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_EXAMPLES = """\b
+Examples:
+  terazi quantize model-f16.gguf small.gguf --type Q4_K_M --importance imatrix.gguf
+  terazi quantize ./Qwen3-0.6B variants --collection --type Q8_0 --type Q4_K_M
+  terazi quantize model.gguf --type Q5_K_M --dry-run
+"""
 _ONNX_OPTIONS = ("data", "provider", "ranges", "spare")
 
 
-def _list_types(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        from terazi.quantize import ALIASES, PRESETS
+def _list_types(as_json: bool) -> None:
+    from terazi.quantize import ALIASES, PRESETS
+    from terazi.quantize.onnx.providers import PROVIDERS, legal
+    from terazi.quantize.onnx.recipes import ONNX_RECIPES
 
-        rows = [
-            (name, entry.type, f"{entry.default.bits_per_weight:g}", entry.title)
-            for name, entry in PRESETS.items()
-        ]
-        write_table(("type", "most tensors", "bits", "for"), rows, numeric=("bits",))
-        click.echo("Short names: " + ", ".join(f"{short} = {name}" for short, name in ALIASES.items()))
-        from terazi.quantize.onnx.recipes import ONNX_RECIPES
-
-        click.echo("\nFor ONNX models:")
-        write_table(("type", "for"), [(recipe.name, recipe.title) for recipe in ONNX_RECIPES.values()])
-        from terazi.quantize.onnx.providers import PROVIDERS, legal
-
-        rows = [(name, entry.title, ", ".join(legal(entry))) for name, entry in PROVIDERS.items()]
-        click.echo("\nProviders that run them:")
-        write_table(("provider", "is for", "types"), rows)
-        context.exit()
+    gguf = [(name, p.type, p.default.bits_per_weight, p.title) for name, p in PRESETS.items()]
+    onnx = [(recipe.name, recipe.title) for recipe in ONNX_RECIPES.values()]
+    providers = [(name, entry.title, legal(entry)) for name, entry in PROVIDERS.items()]
+    if as_json:
+        columns = ("name", "type", "bits_per_weight", "title")
+        return write_json(
+            {
+                "gguf": [dict(zip(columns, row, strict=True)) for row in gguf],
+                "aliases": dict(ALIASES),
+                "onnx": [{"name": name, "title": title} for name, title in onnx],
+                "providers": [
+                    {"name": n, "title": title, "types": list(types)} for n, title, types in providers
+                ],
+            }
+        )
+    rows = [(name, most, f"{bits:g}", title) for name, most, bits, title in gguf]
+    write_table(("type", "most tensors", "bits", "for"), rows, numeric=("bits",))
+    click.echo("Short names: " + ", ".join(f"{short} = {name}" for short, name in ALIASES.items()))
+    click.echo("\nFor ONNX models:")
+    write_table(("type", "for"), onnx)
+    click.echo("\nProviders that run them:")
+    rows = [(name, title, ", ".join(types)) for name, title, types in providers]
+    return write_table(("provider", "is for", "types"), rows)
 
 
 def _named_type(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Any:
@@ -51,15 +65,12 @@ def _named_type(context: click.Context, parameter: click.Parameter, values: tupl
 @click.command(
     "quantize",
     short_help="Write a smaller file of a model, in any of llama.cpp's types.",
-    epilog="Example: terazi quantize model-f16.gguf small.gguf --type Q4_K_M --importance imatrix.gguf",
+    epilog=_EXAMPLES,
 )
-@click.argument("model")
+@click.argument("model", required=False)
 @click.argument("output", type=click.Path(path_type=Path), required=False)
 @click.option("--type", "types", multiple=True, metavar="NAME", help="Preset; Q4_K_M unless given.")
-@click.option(
-    "--list-types", is_flag=True, is_eager=True, expose_value=False, callback=_list_types,
-    help="List the presets, largest first, and exit.",
-)  # fmt: skip
+@click.option("--list-types", is_flag=True, help="List the presets, largest first, and exit.")
 @click.option(
     "--importance", "calibration", type=click.Path(path_type=Path), metavar="FILE",
     help="Importance matrix that weighs the rounding (see terazi calibrate).",
@@ -91,7 +102,7 @@ def _named_type(context: click.Context, parameter: click.Parameter, values: tupl
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads; 0 takes every core.")
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
 @json_option
-def command(model: str, output: Path | None, as_json: bool, **options: Any) -> None:
+def command(model: str | None, output: Path | None, list_types: bool, as_json: bool, **options: Any) -> None:
     """Quantize MODEL and write the GGUF file OUTPUT (for an ONNX model or recipe: the directory OUTPUT).
 
     MODEL is a GGUF file (whole or split, also one that is quantized already), a Hugging Face directory, or a
@@ -99,6 +110,10 @@ def command(model: str, output: Path | None, as_json: bool, **options: Any) -> N
 
     The bytes are those that llama.cpp's own tool writes, whatever the number of threads.
     """
+    if list_types:
+        return _list_types(as_json)
+    if model is None:
+        raise click.UsageError("name the MODEL, or add --list-types to see what it can become")
     from terazi.api import open_model
     from terazi.quantize import open_source
     from terazi.quantize.onnx.recipes import ONNX_RECIPES

@@ -172,7 +172,7 @@ class Plan:
         except UsageError as error:
             raise FormatError(where, error.message, hint=error.hint) from None
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-            problem = f"not a plan ({type(error).__name__}: {error!s:.80})"
+            problem = f"not a plan ({error!s:.80})"
             raise FormatError(where, problem, hint="make one with --save-plan") from None
 
 
