@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -33,23 +32,22 @@ def atomic_write(path: Path | str, *, force: bool = False) -> Iterator[IO[bytes]
         raise ExistsError(path)
     if not path.parent.is_dir():
         raise NotFoundError(f"{path.parent}: no such directory", hint="create it first")
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    try:  # named before it is created, so that an interruption at any moment removes it
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
         if not force:
             _claim(temporary, path)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except FileExistsError:
         raise ExistsError(path) from None
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _claim(temporary: str, path: Path) -> None:
+def _claim(temporary: Path, path: Path) -> None:
     """Give a finished file its name, unless somebody took that meanwhile: linking fails then, not renaming.
 
     The caller's rename of two links to one file changes nothing. File systems without links (FAT, exFAT, some
@@ -61,12 +59,6 @@ def _claim(temporary: str, path: Path) -> None:
         raise
     except OSError:
         path.open("xb").close()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_bytes(path: Path | str, data: bytes, *, force: bool = False) -> Path:

@@ -53,7 +53,7 @@ def test_a_stopped_command_leaves_no_half_file(tmp_path, reference_9m, sent):
     command = ["quantize", str(reference_9m), "out", "--collection", "--threads", "1"]
     with subprocess.Popen([*ENTRY, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not any(out.iterdir()) and time.monotonic() < deadline:
+        while not any(file.stat().st_size for file in out.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(sent)
         _, err = process.communicate(timeout=60)
