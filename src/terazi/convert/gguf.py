@@ -60,7 +60,10 @@ def to_gguf(model: Model, *, type: str | None = None, pre: str | None = None) ->
     if model.format == "gguf":
         return model
     if model.format not in ("huggingface", "mlx"):
-        raise UnsupportedError(f"{model.path}: cannot be made GGUF from {model.format}")
+        raise UnsupportedError(
+            f"{model.path}: cannot be made GGUF from {model.format}",
+            hint="ONNX models take ONNX types: see `terazi quantize --list-types`",
+        )
     type = type.upper() if type else None
     if type is not None and type not in _FILE_TYPES:
         raise UsageError(
