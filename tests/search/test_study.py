@@ -80,6 +80,11 @@ def test_a_hugging_face_directory_is_written_as_it_is_first(reference_9m):
     assert study.context <= source.config.context_length
 
 
+def test_models_that_write_are_not_for_search(model):
+    with pytest.raises(UsageError, match="writes text"):
+        search.propose(model, "smollm2", PI, devices.use_case("embeddings-search"), Budget())
+
+
 def test_embedding_models_are_not_for_chat(minilm):
     source = open_source(minilm)
     with pytest.raises(UsageError, match="makes embeddings"):

@@ -122,6 +122,11 @@ def propose(
             f"{source.name} makes embeddings; {use_case.title.lower()} needs a model that writes text",
             hint="use --use-case embeddings-search",
         )
+    if use_case.task == "embed" and source.variant in ("base", "instruct"):
+        raise UsageError(
+            f"{source.name} writes text; {use_case.title.lower()} needs a model that makes embeddings",
+            hint="use another --use-case, such as chat, or a model such as all-MiniLM-L6-v2",
+        )
     limits = budget.over(use_case.floors)
     original = _original(source, context)
     seen: dict[tuple[str, ...], str] = {_types(source): original.candidate.label}
