@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# A shell that starts tests in the background makes them ignore Ctrl-C, and with them every command they test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Other work on the machine must not decide whether a test passes.
 settings.register_profile("terazi", deadline=None)
