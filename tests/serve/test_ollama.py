@@ -91,6 +91,15 @@ def test_a_larger_context_on_request(client):
     assert 640 in [model.context_length for model in client.ps().models]
 
 
+def test_a_model_removed_while_loaded_does_not_hide_the_others(client, home):
+    store = Store(home)
+    store.tag(MODEL, "passing")
+    client.generate("passing", keep_alive="5m")
+    client.generate(MODEL, keep_alive="5m")
+    store.remove("passing")
+    assert MODEL in [model.model for model in client.ps().models]
+
+
 def test_loading_and_unloading(client):
     assert client.generate(MODEL, keep_alive="5m").done_reason == "load"
     assert MODEL in [model.model for model in client.ps().models]

@@ -129,16 +129,22 @@ def _short(number: int) -> str:
 
 
 async def _ps(gateway: Gateway, request: Request) -> Response:
-    def described(loaded: Any) -> dict[str, Any]:
+    def described(loaded: Any, entry: Entry) -> dict[str, Any]:
         left = min(loaded.expires_in, 10 * 365 * 86400)
-        return _listed(gateway.store, loaded.entry) | {
+        return _listed(gateway.store, entry) | {
             "size": loaded.engine.memory or loaded.need,
             "size_vram": 0,
             "expires_at": (datetime.now(UTC) + timedelta(seconds=left)).isoformat(),
             "context_length": loaded.engine.options.context,
         }
 
-    return JSONResponse({"models": [described(loaded) for loaded in gateway.pool.loaded]})
+    # A name may be gone while its model is still in memory, under another name or none.
+    stored = {entry.digest: entry for entry in await gateway.entries()}
+    stored |= {
+        model.entry.digest: model.entry for model in gateway.pool.loaded if model.entry in stored.values()
+    }
+    loaded = [model for model in gateway.pool.loaded if model.entry.digest in stored]
+    return JSONResponse({"models": [described(model, stored[model.entry.digest]) for model in loaded]})
 
 
 async def _show(gateway: Gateway, request: Request) -> Response:
