@@ -169,7 +169,7 @@ def test_a_problem_is_shown_and_stop_works(browser, server):
     browser.until("document.querySelector('select')?.options.length >= 1")
     browser.run(f"document.querySelector('select').value = '{MODEL}'")
     browser.run("document.getElementById('prompt').focus()")
-    browser.press("word " * 700)
+    browser.press("word " * 4000)  # more than any context that earlier tests asked for
     browser.until("document.querySelector('.failed')")
     assert "context size" in browser.run("document.querySelector('.failed').textContent")
     browser.run("longest.value = 400; temperature.value = 1; document.getElementById('clear').click()")
