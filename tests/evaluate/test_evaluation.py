@@ -206,6 +206,10 @@ class TestEmbeddings:
         assert 0.9 < found["rank_correlation"].value < 1
         assert set(found) == {"size", "bits_per_weight", "cosine", "rank_correlation"}
 
+    def test_a_model_that_writes_is_no_reference(self, minilm_q4, reference_gguf, tmp_path):
+        with pytest.raises(UsageError, match="writes text"):
+            evaluate(minilm_q4, reference=reference_gguf, cache=tmp_path, metrics=["cosine"])
+
     def test_itself(self, minilm_q4, text, tmp_path):
         metrics = ("cosine", "rank_correlation")
         found = evaluate(minilm_q4, reference=minilm_q4, text=text, cache=tmp_path, metrics=metrics)

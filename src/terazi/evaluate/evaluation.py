@@ -111,6 +111,11 @@ def _quality(
         "runtime": runtime_version(subject),
         **setting.question,
     }
+    if reference is not None and reference.embeds != subject.embeds:
+        raise UsageError(
+            f"{subject.path} and {reference.path}: one makes embeddings, the other writes text",
+            hint="compare variants of one model",
+        )
     if not subject.embeds:
         return _once(store, question, lambda: language.measure(subject, reference, setting, store, progress))
     if reference is None:
