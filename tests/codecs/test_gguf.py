@@ -35,7 +35,8 @@ finite_rows = arrays.arrays(
 @settings(max_examples=25, deadline=None)
 def test_values_come_back_within_a_step(name, x):
     back = terazi.dequantize_rows(terazi.quantize_rows(x, name, threads=1), name, 256, threads=1)
-    assert np.abs(back - x).max() <= STEPS[name] * np.abs(x).max() + 1e-6
+    # A float16 scale ends at 6e-8: of a Q6_K block whose weights are below 1.2e-4, ggml too keeps nothing.
+    assert np.abs(back - x).max() <= STEPS[name] * np.abs(x).max() + 1.3e-4
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q5_0", "Q8_0", "F16", "BF16", "F32"])

@@ -81,6 +81,9 @@ class _Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
 
 
+_SMALLEST_SPREAD = 1e-6
+
+
 def chart(
     points: Sequence[Point], *, title: str, x_title: str, y_title: str, smaller_x_is_better: bool
 ) -> Chart | None:
@@ -104,8 +107,9 @@ def chart(
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Choose about five round values that enclose the range."""
+    """Choose about five round values that enclose the range; differences too small to read count as none."""
     spread = high - low or abs(high) or 1.0
+    spread = max(spread, _SMALLEST_SPREAD * max(abs(low), abs(high), 1.0))
     raw = spread / 4
     magnitude = 10 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
