@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import NotFoundError, UsageError
-from terazi.runtime.engine import Engine, Generation, Timings, default_threads
+from terazi.runtime.child_engine import ChildEngine
+from terazi.runtime.engine import Generation, default_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ def open_engine(
     return LlamaCpp(Path(path), context=context, threads=threads, embedding=embedding, timeout=timeout)
 
 
-class LlamaCpp(Engine):
+class LlamaCpp(ChildEngine):
     """The parent's side of a llama.cpp child process; one call at a time, from any thread."""
 
     def __init__(
@@ -136,37 +137,3 @@ class LlamaCpp(Engine):
             if values["kind"] == "event" and on_text is not None:
                 on_text(values["text"])
         return Generation(**{key: value for key, value in values.items() if key != "kind"})
-
-    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
-        """Time a prompt of random tokens and single steps, up to ``repeats`` times after a warm-up.
-
-        Three repeats are made in any case; more only while they take less than ``seconds`` in all.
-        """
-        result = self._child.call(
-            "time",
-            prompt_tokens=prompt_tokens,
-            decode_tokens=decode_tokens,
-            repeats=repeats,
-            seconds=seconds,
-        ).values
-        return Timings(
-            prompt_tokens=prompt_tokens,
-            prompt_seconds=tuple(result["prompt_seconds"]),
-            decode_tokens=decode_tokens,
-            decode_seconds=tuple(result["decode_seconds"]),
-            processor_share=float(result["processor_share"]),
-        )
-
-    @property
-    def peak_memory(self) -> int:
-        """Largest resident size of the child so far in bytes, interpreter and mapped weights included."""
-        return int(self._child.call("memory").values["peak"])
-
-    @property
-    def base_memory(self) -> int:
-        """Resident size of the child in bytes before the model was loaded."""
-        return int(self._child.call("memory").values["before"])
-
-    def close(self) -> None:
-        """End the child process; closing twice is harmless."""
-        self._child.close()

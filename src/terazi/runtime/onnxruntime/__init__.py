@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import MissingExtraError, NotFoundError, UnsupportedError, UsageError
-from terazi.runtime.engine import Engine, Timings, default_threads
+from terazi.runtime.child_engine import ChildEngine
+from terazi.runtime.engine import Timings, default_threads
 from terazi.runtime.onnxruntime.language import LanguageModel
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def open_graph(graph: ModelProto, beside: Path, *, threads: int | None = None) -
             yield engine
 
 
-class OnnxRuntime(Engine):
+class OnnxRuntime(ChildEngine):
     """The parent's side of an onnxruntime child process."""
 
     def __init__(self, path: Path, *, context: int, threads: int | None, timeout: float) -> None:
@@ -156,17 +157,3 @@ class OnnxRuntime(Engine):
 
     def _processor_time(self) -> float:
         return float(self._child.call("memory").values["processor_time"])
-
-    @property
-    def base_memory(self) -> int:
-        """Resident size of the child in bytes before the model was loaded, onnxruntime's code included."""
-        return int(self._child.call("memory").values["before"])
-
-    @property
-    def peak_memory(self) -> int:
-        """Largest resident size of the child so far in bytes, interpreter included."""
-        return int(self._child.call("memory").values["peak"])
-
-    def close(self) -> None:
-        """End the child process; closing twice is harmless."""
-        self._child.close()

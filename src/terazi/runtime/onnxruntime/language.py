@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import MissingExtraError
-from terazi.runtime.engine import Engine, Generation, Timings, default_threads
+from terazi.runtime.child_engine import ChildEngine
+from terazi.runtime.engine import Generation, default_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["LanguageModel"]
 
 
-class LanguageModel(Engine):
+class LanguageModel(ChildEngine):
     """The parent's side of an onnxruntime-genai child process."""
 
     def __init__(self, path: Path, *, context: int, threads: int | None, timeout: float) -> None:
@@ -78,30 +79,3 @@ class LanguageModel(Engine):
             if values["kind"] == "event" and on_text is not None:
                 on_text(values["text"])
         return Generation(**{key: value for key, value in values.items() if key != "kind"})
-
-    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
-        """Time a prompt of random tokens and single steps, up to ``repeats`` times after a warm-up."""
-        result = self._child.call(
-            "time", prompt_tokens=prompt_tokens, decode_tokens=decode_tokens, repeats=repeats, seconds=seconds
-        ).values
-        return Timings(
-            prompt_tokens=prompt_tokens,
-            prompt_seconds=tuple(result["prompt_seconds"]),
-            decode_tokens=decode_tokens,
-            decode_seconds=tuple(result["decode_seconds"]),
-            processor_share=float(result["processor_share"]),
-        )
-
-    @property
-    def base_memory(self) -> int:
-        """Resident size of the child in bytes before the model was loaded, onnxruntime's code included."""
-        return int(self._child.call("memory").values["before"])
-
-    @property
-    def peak_memory(self) -> int:
-        """Largest resident size of the child so far in bytes, interpreter included."""
-        return int(self._child.call("memory").values["peak"])
-
-    def close(self) -> None:
-        """End the child process; closing twice is harmless."""
-        self._child.close()
