@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,17 +22,21 @@ from terazi.serve.upstream import post
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from terazi.runtime.llamacpp.server import ServerOptions
+    from terazi.runtime.server import ServerOptions
     from terazi.serve.upstream import Reply
 
-__all__ = ["Engine"]
+__all__ = ["SERVERS", "Engine"]
 
 _START = 600.0  # seconds that loading may take
-_MODULE = "terazi.runtime.llamacpp.server"
+
+# Format -> module of the server that runs it, with the `ServerOptions` that it takes.
+SERVERS: dict[str, str] = {
+    "gguf": "terazi.runtime.llamacpp.server",
+}
 
 
 class Engine:
-    """A running llama.cpp server that only this process can talk to."""
+    """A running server of one model that only this process can talk to."""
 
     def __init__(self, options: ServerOptions, process: asyncio.subprocess.Process, log: Any) -> None:
         self.options, self.process, self._log = options, process, log
@@ -39,17 +44,16 @@ class Engine:
         self._closing = False
 
     @staticmethod
-    async def start(**fields: Any) -> Engine:
-        """Load a model; the keywords are the fields of `ServerOptions` but ``key``.
+    async def start(format: str, **fields: Any) -> Engine:
+        """Load a model of a format; the keywords are the fields of its `ServerOptions` but ``key``.
 
         Raises `EngineError` with the engine's reason.
         """
-        from terazi.runtime.llamacpp.server import ServerOptions
-
-        options = ServerOptions(key=secrets.token_urlsafe(24), **fields)
+        module = SERVERS[format]
+        options = import_module(module).ServerOptions(key=secrets.token_urlsafe(24), **fields)
         log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", _MODULE,
+            sys.executable, "-P", "-m", module,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
         )  # fmt: skip
         engine = Engine(options, process, log)

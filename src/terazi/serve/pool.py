@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from terazi.errors import EngineError, TeraziError, UnsupportedError
+from terazi.errors import EngineError
 from terazi.serve.engine import Engine
 from terazi.serve.errors import BusyError
 from terazi.serve.fair import FairQueue
+from terazi.serve.loading import Limits, plan_loading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,23 +26,6 @@ _CRASHES = 3  # in a row, after which a model rests
 _REST = 30.0  # seconds
 _TICK = 0.5  # seconds between looks at what may be unloaded
 _ROOM = 60.0  # seconds to wait for others to leave room
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much the pool may take.
-
-    ``context`` is tokens per conversation, ``parallel`` conversations per model at a time, ``memory`` bytes
-    for all engines, ``keep_alive`` seconds that an idle model stays (negative: for ever), ``longest_queue``
-    requests waiting per model.
-    """
-
-    context: int = 4096
-    parallel: int = 4
-    threads: int = 1
-    memory: int = 4 << 30
-    keep_alive: float = 300
-    longest_queue: int = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -163,7 +146,8 @@ class Pool:
 
     async def _load(self, entry: Entry, embedding: bool, context: int) -> Loaded:
         self._refuse_crashing(entry)
-        fields, need = await asyncio.to_thread(_plan, self.store, entry, self.limits, embedding, context)
+        plan = await asyncio.to_thread(plan_loading, self.store, entry, self.limits, embedding, context)
+        need = plan.need
         if need > self.limits.memory:
             budget = self.limits.memory
             raise EngineError(
@@ -173,14 +157,14 @@ class Pool:
         await self._make_room(need)
         started = time.monotonic()
         try:
-            engine = await Engine.start(threads=self.limits.threads, **fields)
+            engine = await Engine.start(entry.manifest.format, **plan.options)
         except EngineError:
             self.metrics.load_failures.labels(entry.name).inc()
             raise
         seconds = time.monotonic() - started
         self.metrics.load_seconds.labels(entry.name).observe(seconds)
         keep_alive = self.limits.keep_alive
-        queue = FairQueue(fields["parallel"], self.limits.longest_queue)
+        queue = FairQueue(engine.options.parallel, self.limits.longest_queue)
         return Loaded(entry, engine, queue, need, embedding, seconds, keep_alive)
 
     async def _make_room(self, need: int) -> None:
@@ -227,55 +211,3 @@ class Pool:
         rest = _REST - (time.monotonic() - last)
         if count >= _CRASHES and rest > 0:
             raise EngineError(f"{entry.name} crashed {count} times in a row; it rests for {rest:.0f} s")
-
-
-def _plan(
-    store: Store, entry: Entry, limits: Limits, embedding: bool, context: int
-) -> tuple[dict[str, Any], int]:
-    """What to start the engine with, and the bytes it will need (estimated)."""
-    from terazi.formats import open_model
-    from terazi.model.memory import memory_needed
-
-    if entry.manifest.format != "gguf":
-        raise UnsupportedError(
-            f"{entry.name} is {entry.manifest.format}; only GGUF models are served",
-            hint="terazi convert makes a GGUF file of it",
-        )
-    path = store.resolve(entry.name)
-    model = open_model(path)
-    files = {
-        role: [str(store.file(entry, f)) for f in entry.manifest.files if f.role == role] for role in _ROLES
-    }
-    settings = entry.manifest.settings
-    trained = model.config.context_length or limits.context
-    wanted = context or int(settings.get("parameters", {}).get("num_ctx", limits.context))
-    if context > trained:
-        raise TeraziError(f"{entry.name} was trained for {trained} tokens; {context} were asked for")
-    tokens = min(wanted, trained)
-    parallel = limits.parallel
-    extra = sum(Path(file).stat().st_size for files_of in files.values() for file in files_of)
-    while True:
-        need = memory_needed(model.nbytes, model.config, tokens * parallel).total + extra
-        if need <= limits.memory or parallel == 1:
-            break
-        parallel //= 2
-    return {
-        "model": str(path),
-        "alias": entry.name,
-        "context": tokens,
-        "parallel": parallel,
-        "embedding": embedding or model.variant == "embedding",
-        "pooled": model.variant == "embedding",
-        "template": _template(settings.get("template", "")),
-        "adapters": tuple(files["adapter"]),
-        "projector": next(iter(files["projector"]), ""),
-    }, need
-
-
-_ROLES = ("adapter", "projector")
-
-
-def _template(text: str) -> str:
-    from terazi.serve.template import to_jinja
-
-    return to_jinja(text) if text else ""

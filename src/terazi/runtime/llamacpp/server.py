@@ -1,39 +1,24 @@
-"""llama.cpp's own HTTP server in a child process: ``python -m terazi.runtime.llamacpp.server``.
-
-Reads one JSON line from stdin (the fields of `ServerOptions`), answers with one JSON line on stdout
-(``address`` or ``error``), and serves until stdin closes, so that it never outlives its parent.
-"""
+"""llama.cpp's own HTTP server in a child process: ``python -m terazi.runtime.llamacpp.server``."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from terazi.runtime import server
 
 __all__ = ["ServerOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """What llama.cpp's server is started with.
+class ServerOptions(server.ServerOptions):
+    """What llama.cpp's server is started with besides.
 
-    ``context`` is tokens per slot; ``parallel`` slots answer at the same time. ``template`` is a Jinja chat
-    template that replaces the file's own. ``key`` is the password that every request must bring.
+    ``parallel`` is its slots. ``pooled`` says that the file itself names how token vectors are pooled.
     """
 
-    model: str
-    alias: str
-    key: str
-    context: int
-    parallel: int
-    threads: int
-    embedding: bool = False
     pooled: bool = False
-    template: str = ""
     adapters: tuple[str, ...] = ()
     projector: str = ""
 
@@ -68,23 +53,5 @@ def _start(options: ServerOptions) -> Any:
     return xllamacpp.Server(params)
 
 
-def _main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever is printed goes to the log
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    server = None
-    try:
-        values = json.loads(sys.stdin.readline())
-        values["adapters"] = tuple(values["adapters"])
-        server = _start(ServerOptions(**values))
-        answer = {"address": server.listening_address}
-    except (RuntimeError, ValueError, MemoryError) as error:
-        answer = {"error": str(error) or type(error).__name__}
-    print(json.dumps(answer), file=answers, flush=True)
-    sys.stdin.read()
-    os._exit(0 if server else 1)
-
-
 if __name__ == "__main__":
-    _main()
+    server.serve(ServerOptions, _start)
