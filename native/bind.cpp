@@ -84,6 +84,35 @@ Result<float> dequantize(int type, Bytes q, int64_t columns, int threads, std::o
     return result;
 }
 
+// Fills codes [rows, columns], scales and zeros [rows, groups]; see groups.hpp.
+void round_groups(Floats x, int group_size, int bits, bool symmetric, std::optional<Importance> importance,
+                  std::optional<Floats> feedback, int threads, Result<uint8_t> codes, Result<float> scales,
+                  Result<float> zeros) {
+    const int64_t rows = int64_t(x.shape(0)), columns = int64_t(x.shape(1));
+    if (group_size < 16 || group_size % 16 || columns % group_size)
+        throw std::invalid_argument("a group needs a multiple of 16 columns, and a row whole groups");
+    if (bits < 1 || bits > 8) throw std::invalid_argument("a code has 1 to 8 bits");
+    const int64_t groups = columns / group_size;
+    const auto wrong = [](const auto& array, int64_t m, int64_t n) {
+        return int64_t(array.shape(0)) != m || int64_t(array.shape(1)) != n;
+    };
+    if ((importance && int64_t(importance->shape(0)) != columns) || (feedback && wrong(*feedback, columns, columns)) ||
+        wrong(codes, rows, columns) || wrong(scales, rows, groups) || wrong(zeros, rows, groups))
+        throw std::invalid_argument("an array has the wrong shape");
+    const GroupRounding how{group_size, bits, symmetric, importance ? importance->data() : nullptr,
+                            feedback ? feedback->data() : nullptr};
+    const float* source = x.data();
+    uint8_t* to = codes.data();
+    float *scale = scales.data(), *zero = zeros.data();
+    const nb::gil_scoped_release release;
+    for_row_spans(rows, columns, threads, [&](int64_t first, int64_t last) {
+        const int64_t bad = first_not_finite(source + first * columns, (last - first) * columns);
+        if (bad >= 0) throw std::invalid_argument("row " + std::to_string(first + bad / columns) + " is not finite");
+        group_rounder()(how, source + first * columns, last - first, columns, to + first * columns,
+                       scale + first * groups, zero + first * groups);
+    });
+}
+
 // Index of the first block, counting along rows, that holds a scale which is not finite; -1 when all are good.
 int64_t validate(int type, Bytes q, int64_t columns) {
     const Kernel& kernel = kernel_of(type, columns);
@@ -106,6 +135,8 @@ NB_MODULE(_native, module) {
     module.def("quantize", &quantize, "type_id"_a, "x"_a, "importance"_a.none(), "threads"_a, "out"_a = nb::none());
     module.def("dequantize", &dequantize, "type_id"_a, "q"_a, "columns"_a, "threads"_a, "out"_a = nb::none());
     module.def("validate", &validate, "type_id"_a, "q"_a, "columns"_a);
+    module.def("round_groups", &round_groups, "x"_a, "group_size"_a, "bits"_a, "symmetric"_a, "importance"_a.none(),
+               "feedback"_a.none(), "threads"_a, "codes"_a, "scales"_a, "zeros"_a);
     module.def("instruction_sets", &instruction_sets);
     module.def("instruction_set", &instruction_set);
     module.def("use_instruction_set", &choose, "name"_a);

@@ -21,6 +21,7 @@ struct InstructionSet {
     std::string name;
     bool available;
     FirstNotFinite* first_not_finite;
+    RoundGroups* round_groups;
     std::vector<Family> families;
 };
 
@@ -41,10 +42,10 @@ const std::vector<InstructionSet>& all_sets() {
 #define TERAZI_AVX2(name) avx2::name,
 #define TERAZI_AVX512(name) avx512::name,
     static const std::vector<InstructionSet> sets = {
-        {"baseline", true, baseline::first_not_finite, {TERAZI_FAMILIES(TERAZI_BASELINE)}},
+        {"baseline", true, baseline::first_not_finite, baseline::round_groups, {TERAZI_FAMILIES(TERAZI_BASELINE)}},
 #if defined(TERAZI_X86)
-        {"avx2", has_avx2(), avx2::first_not_finite, {TERAZI_FAMILIES(TERAZI_AVX2)}},
-        {"avx512", has_avx512(), avx512::first_not_finite, {TERAZI_FAMILIES(TERAZI_AVX512)}},
+        {"avx2", has_avx2(), avx2::first_not_finite, avx2::round_groups, {TERAZI_FAMILIES(TERAZI_AVX2)}},
+        {"avx512", has_avx512(), avx512::first_not_finite, avx512::round_groups, {TERAZI_FAMILIES(TERAZI_AVX512)}},
 #endif
     };
     return sets;
@@ -131,5 +132,6 @@ void for_row_spans(int64_t rows, int64_t columns, int threads,
 }
 
 int64_t first_not_finite(const float* x, int64_t count) { return current().load()->first_not_finite(x, count); }
+RoundGroups* group_rounder() { return current().load()->round_groups; }
 
 }  // namespace terazi

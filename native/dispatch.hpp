@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "groups.hpp"
 #include "kernels.hpp"
 
 namespace terazi {
@@ -21,7 +22,8 @@ const Kernel* find_kernel(int type);
 // process may run on). `columns` decides how many rows make a span worth a thread.
 void for_row_spans(int64_t rows, int64_t columns, int threads, const std::function<void(int64_t, int64_t)>& work);
 
-// By the instruction set in use; see kernels.hpp.
+// By the instruction set in use; see kernels.hpp and groups.hpp.
 int64_t first_not_finite(const float* x, int64_t count);
+RoundGroups* group_rounder();
 
 }  // namespace terazi

@@ -24,6 +24,20 @@ def dequantize(
 def validate(type_id: int, q: NDArray[np.uint8], columns: int) -> int:
     """Index, along rows, of the first block of q[rows, row_bytes] with a scale that is not finite, or -1."""
 
+def round_groups(
+    x: NDArray[np.float32],
+    group_size: int,
+    bits: int,
+    symmetric: bool,
+    importance: NDArray[np.float32] | None,
+    feedback: NDArray[np.float32] | None,
+    threads: int,
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float32],
+    zeros: NDArray[np.float32],
+) -> None:
+    """Fill codes[rows, columns], scales and zeros[rows, groups] with what x[rows, columns] becomes."""
+
 def instruction_sets() -> list[str]:
     """Instruction sets of this CPU that have kernels, best last: baseline, avx2, avx512."""
 

@@ -108,7 +108,7 @@ def export_module(
     opset: int = OPSET,
     force: bool = False,
 ) -> Path:
-    """Write any PyTorch module as one .onnx file.
+    """Write any PyTorch module as an .onnx file; over 2 GB its weights go to ``<output>.data``.
 
     ``inputs`` are examples by name, in the order of the module's ``forward``; ``dynamic`` names the axes that
     may change, such as ``{"x": {0: "batch"}}``. Raises `UnsupportedError` with the exporter's reason.
@@ -117,6 +117,8 @@ def export_module(
         import torch
     except ImportError:
         raise MissingExtraError("exporting PyTorch modules", "hf") from None
+    from terazi.formats.onnx import load_graph, write_graph
+
     output = Path(output)
     if output.exists() and not force:
         raise ExistsError(output)
@@ -138,9 +140,7 @@ def export_module(
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), error.__class__.__name__)
             raise UnsupportedError(f"PyTorch cannot export {module.__class__.__name__}: {reason}") from None
-        if len(list(file.parent.iterdir())) > 1:
-            raise UnsupportedError("the module has over 2 GiB of weights, too much for one ONNX file")
-        file.replace(output)
+        write_graph(load_graph(file), output, origin=file, force=force)
     return output
 
 
@@ -227,10 +227,11 @@ def _export_encoder(model: Model, architecture: str, directory: Path, opset: int
 
 def _fuse(model: Model, file: Path) -> None:
     from terazi.convert.onnx_fusion import optimize
+    from terazi.formats.onnx import write_graph
 
     config = model.config
     fused = optimize(file, family=config.architecture, heads=config.head_count, width=config.embedding_length)
-    file.write_bytes(fused.SerializeToString())
+    write_graph(fused, file, force=True)
 
 
 def _wrapped(network: Any, names: tuple[str, ...], output: str) -> torch.nn.Module:

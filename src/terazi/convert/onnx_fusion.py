@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import FormatError, MissingExtraError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onnx import ModelProto
 
 __all__ = ["FAMILIES", "check", "fold", "optimize"]
@@ -79,12 +79,19 @@ def fold(path: Path, output: Path) -> None:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("optimizing ONNX graphs", "onnx") from None
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(output)
-    options.log_severity_level = 3
-    try:
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise FormatError(path, f"onnxruntime cannot load it: {reason}") from None
+    from terazi.formats.onnx import load_graph, write_graph
+
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        made = Path(temporary) / "model.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(made)
+        options.log_severity_level = 3
+        for name, value in {"file_name": "weights", "min_size_in_bytes": "1024"}.items():
+            options.add_session_config_entry(f"session.optimized_model_external_initializers_{name}", value)
+        try:
+            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise FormatError(path, f"onnxruntime cannot load it: {reason}") from None
+        write_graph(load_graph(made), output, origin=made)

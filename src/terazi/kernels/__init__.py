@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from terazi import _native
 from terazi.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from terazi.dtypes import DType
 
-__all__ = ["dequantize", "first_invalid_block", "quantize"]
+__all__ = ["dequantize", "first_invalid_block", "quantize", "round_groups"]
 
 if _forced := os.environ.get("TERAZI_SIMD"):
     try:
@@ -39,3 +39,27 @@ def dequantize(kind: DType, q: np.ndarray, columns: int, threads: int) -> np.nda
 def first_invalid_block(kind: DType, q: np.ndarray, columns: int) -> int:
     """Index, counting blocks along rows, of the first with a scale that is not finite, or -1."""
     return _native.validate(kind.id, q, columns)
+
+
+def round_groups(
+    x: np.ndarray,
+    group_size: int,
+    bits: int,
+    *,
+    symmetric: bool,
+    importance: np.ndarray | None = None,
+    feedback: np.ndarray | None = None,
+    threads: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Round float32[rows, columns] in groups that share a scale and a zero point.
+
+    The scale of a group is searched for the least squared error, weighed by ``importance`` float32[columns].
+    Entry [j, i] of ``feedback`` float32[columns, columns] is the share of column i's error that column j > i
+    takes over before it is rounded. Returns codes uint8[rows, columns], scales float32[rows, groups] and zero
+    points float32[rows, groups], whole numbers. Raises ValueError where ``x`` is not finite.
+    """
+    rows, columns = x.shape
+    codes = np.empty((rows, columns), np.uint8)
+    scales, zeros = (np.empty((rows, columns // group_size), np.float32) for _ in range(2))
+    _native.round_groups(x, group_size, bits, symmetric, importance, feedback, threads, codes, scales, zeros)
+    return codes, scales, zeros

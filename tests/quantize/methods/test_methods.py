@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from terazi.quantize.methods.blocks import round_to_nearest
-from terazi.quantize.methods.gptq import gptq
+from terazi.quantize.methods.gptq import factorize, gptq
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_gptq_changes_products_less_than_rounding(weight):
     generator = np.random.default_rng(2)
     mixing = generator.normal(size=(128, 128))
     inputs = (generator.normal(size=(512, 128)) @ mixing).astype(np.float32)
-    ours = gptq(weight, inputs.T @ inputs, 3, 32).decode()
+    ours = gptq(weight, factorize(inputs.T @ inputs, 0.01), 3, 32).decode()
     plain = round_to_nearest(weight, 3, 32, symmetric=False).decode()
     exact = inputs @ weight.T
     assert ((inputs @ ours.T - exact) ** 2).sum() < 0.6 * ((inputs @ plain.T - exact) ** 2).sum()
@@ -56,11 +56,11 @@ def test_gptq_changes_products_less_than_rounding(weight):
 def test_gptq_without_correlation_rounds_to_nearest(weight):
     identity = np.eye(128)
     assert np.array_equal(
-        gptq(weight, identity, 4, 32, symmetric=True).codes, round_to_nearest(weight, 4, 32).codes
+        gptq(weight, factorize(identity), 4, 32, symmetric=True).codes, round_to_nearest(weight, 4, 32).codes
     )
 
 
 def test_gptq_bears_inputs_that_were_never_seen(weight):
     hessian = np.eye(128)
     hessian[5, 5] = 0
-    assert np.isfinite(gptq(weight, hessian, 4, 32).decode()).all()
+    assert np.isfinite(gptq(weight, factorize(hessian), 4, 32).decode()).all()

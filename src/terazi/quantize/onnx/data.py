@@ -9,53 +9,74 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from terazi.calibrate.corpus import calibration_corpus, read_corpus, sentences
-from terazi.errors import EngineError, FormatError, NotFoundError, UnsupportedError, UsageError
+from terazi.errors import FormatError, NotFoundError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from onnx import ModelProto
 
     Feeds = Mapping[str, np.ndarray]
 
 __all__ = ["batches", "read_arrays"]
 
 _LONGEST = 256
-_ONE_BATCH = 32
+_TEXTS = 48
+_BATCH, _STACKED = 8, 32
+_CONTEXT = 128
 
 
 def batches(
+    model: ModelProto,
     source: Path,
     data: Path | str | Iterable[str] | Iterable[Feeds] | None,
     *,
-    same_shape: bool,
-    threads: int | None,
+    same_shape: bool = False,
+    texts: int = _TEXTS,
+    batch: int = _BATCH,
 ) -> list[Feeds]:
-    """Return inputs for the graph ``source``, batch after batch.
+    """Return inputs for the graph ``model`` of the file ``source``, batch after batch.
 
-    ``data`` is a text file or .npz file (see `read_arrays`), texts, or batches of named inputs; by default
-    sentences of the default calibration text. At most 256 items count. With ``same_shape`` texts make one
-    batch of at most 32, for methods that stack what they see. Raises `UnsupportedError` for texts when the
-    graph takes other inputs.
+    ``data`` is a text file or .npz file (see `read_arrays`), texts, or batches of named inputs: at most 256
+    items of them. By default it is ``texts`` sentences of the default calibration text. Texts make batches of
+    ``batch``, like lengths together; with ``same_shape`` one batch of at most 32, for methods that stack what
+    they see. Raises `UnsupportedError` for texts when the graph takes other inputs.
     """
-    from terazi.runtime.onnxruntime import open_graph_file
+    from terazi.runtime.onnxruntime.texts import graph_inputs, open_tokenizer, text_feeds
 
     if isinstance(data, str | Path) and Path(data).suffix == ".npz":
         return read_arrays(data)
     if data is None or isinstance(data, str | Path):
-        items: list[Any] = sentences(read_corpus(data) if data else calibration_corpus(), _LONGEST)
+        corpus, count = (read_corpus(data), _LONGEST) if data else (calibration_corpus(), texts)
+        items: list[Any] = sentences(corpus, count)
     else:
         items = list(islice(data, _LONGEST))
     if not items:
         raise UsageError("no calibration data", hint="give at least one text or batch of inputs")
     if not isinstance(items[0], str):
         return [dict(item) for item in items]
-    texts = items[:: max(len(items) // _ONE_BATCH, 1)][:_ONE_BATCH] if same_shape else items
+    if same_shape:
+        batch, items = _STACKED, items[:: max(len(items) // _STACKED, 1)][:_STACKED]
     try:
-        with open_graph_file(source, threads=threads) as engine:
-            return list(engine.feeds(texts, batch=_ONE_BATCH if same_shape else 16))
-    except EngineError as error:
+        inputs, tokenizer = graph_inputs(model), open_tokenizer(source.parent, _CONTEXT)
+        return _parts(text_feeds(tokenizer, inputs, items), batch)
+    except UnsupportedError as error:
         raise UnsupportedError(
             error.message, hint="give its inputs instead: a .npz file, or batches of arrays from Python"
         ) from None
+
+
+def _parts(feeds: dict[str, np.ndarray], size: int) -> list[Feeds]:
+    """Cut one batch into batches of ``size``, like lengths together and without columns of mere padding."""
+    count = len(next(iter(feeds.values())))
+    mask = feeds.get("attention_mask")
+    order = np.arange(count) if mask is None else mask.sum(1).argsort(kind="stable")
+    found = []
+    for start in range(0, count, size):
+        rows = order[start : start + size]
+        used = slice(None) if mask is None else mask[rows].any(0)
+        found.append({name: values[rows][:, used] for name, values in feeds.items()})
+    return found
 
 
 def read_arrays(path: Path | str) -> list[Feeds]:

@@ -12,12 +12,13 @@ from terazi.codecs.onnx import pack
 from terazi.formats.onnx import array
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from terazi.formats.onnx import Spool
     from terazi.quantize.methods.blocks import Blocks
 
-__all__ = ["Matrix", "Rewrite", "float_outputs", "matrices", "named", "observing", "tables"]
+__all__ = ["Matrix", "Rewrite", "channel_codes", "matrices", "named", "tables"]
 
 _CONTRIB = "com.microsoft"
 _SMALLEST_TABLE = 1 << 16
@@ -32,6 +33,7 @@ class Matrix:
     initializer: str
     transposed: bool
     bias: str | None
+    columns: int
     size: int
 
 
@@ -50,7 +52,9 @@ def matrices(model: ModelProto) -> list[Matrix]:
         bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else None
         # A MatMul's weight is stored [inputs, outputs]; a Gemm's with transB the other way.
         transposed = not attributes.get("transB", 0)
-        found.append(Matrix(node.name, node.input[0], node.input[1], transposed, bias, int(np.prod(dims))))
+        columns = dims[0] if transposed else dims[1]
+        size = int(np.prod(dims))
+        found.append(Matrix(node.name, node.input[0], node.input[1], transposed, bias, columns, size))
     return found
 
 
@@ -62,29 +66,12 @@ def tables(model: ModelProto) -> list[Matrix]:
         for name in node.input:
             uses[name] = uses.get(name, 0) + 1
     return [
-        Matrix(node.name, node.input[1], node.input[0], False, None, size)
+        Matrix(node.name, node.input[1], node.input[0], False, None, constants[node.input[0]].dims[1], size)
         for node in model.graph.node
         if node.op_type == "Gather" and node.input[0] in constants and uses[node.input[0]] == 1
         and not any(entry.name == "axis" and entry.i for entry in node.attribute)
         and (size := int(np.prod(constants[node.input[0]].dims))) >= _SMALLEST_TABLE
     ]  # fmt: skip
-
-
-def observing(model: ModelProto, names: list[str]) -> ModelProto:
-    """Return the model with the activations ``names`` as its only outputs."""
-    observed = ModelProto()
-    observed.CopyFrom(model)
-    del observed.graph.output[:]
-    observed.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
-    )
-    return observed
-
-
-def float_outputs(model: ModelProto) -> list[str]:
-    """Return the outputs that are float tensors: labels and the like have no distance."""
-    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
-    return [value.name for value in model.graph.output if value.type.tensor_type.elem_type in kinds]
 
 
 def named(model: ModelProto) -> ModelProto:
@@ -97,12 +84,20 @@ def named(model: ModelProto) -> ModelProto:
     return model
 
 
+def channel_codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int8[outputs, inputs] and float32[outputs]: one symmetric scale per output channel."""
+    scales = np.maximum(np.abs(weight).max(1), 1e-12) / np.float32(127)
+    codes = weight * (1 / scales)[:, None]
+    return np.rint(codes, out=codes).astype(np.int8), scales
+
+
 class Rewrite:
     """Collects replacements for nodes of one model; `finish` puts them in and drops what is unused."""
 
-    def __init__(self, model: ModelProto, path: Path) -> None:
+    def __init__(self, model: ModelProto, path: Path, spool: Spool | None = None) -> None:
         self._model = model
         self._path = path
+        self._spool = spool
         self._constants = _float_matrices(model.graph)
         self._nodes = {node.name: node for node in model.graph.node}
         self._replaced: dict[str, list[NodeProto]] = {}
@@ -110,8 +105,8 @@ class Rewrite:
 
     def weight(self, matrix: Matrix) -> np.ndarray:
         """Return float32[outputs, inputs] of a matrix, or float32[rows, width] of a table."""
-        values = array(self._path, self._constants[matrix.initializer]).astype(np.float32)
-        return np.ascontiguousarray(values.T if matrix.transposed else values)
+        values = array(self._path, self._constants[matrix.initializer])
+        return np.array(values.T if matrix.transposed else values, np.float32, order="C")
 
     def to_blocks(self, matrix: Matrix, blocks: Blocks) -> None:
         """Multiply by weights in groups: MatMulNBits."""
@@ -136,11 +131,9 @@ class Rewrite:
     def to_dynamic(self, matrix: Matrix) -> None:
         """Multiply in int8: one scale per output channel, activations quantized as they come."""
         node, name = self._nodes[matrix.node], matrix.initializer
-        weight = self.weight(matrix)
-        scales = np.maximum(np.abs(weight).max(1), 1e-12) / np.float32(127)
-        codes = np.round(weight / scales[:, None]).astype(np.int8)
+        codes, scales = channel_codes(self.weight(matrix))
         inputs = [node.input[0], self._add(f"{name}_codes", np.ascontiguousarray(codes.T))]
-        inputs.append(self._add(f"{name}_scales", scales.astype(np.float32)))
+        inputs.append(self._add(f"{name}_scales", scales))
         inputs.append(self._add(f"{name}_zeros", np.zeros(len(scales), np.int8)))
         self._replace(node, "DynamicQuantizeMatMul", [*inputs, *([matrix.bias] if matrix.bias else [])])
 
@@ -150,7 +143,9 @@ class Rewrite:
         weight = self.weight(matrix)
         scales = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-4) / np.float32(127)
         scales = scales.astype(np.float16).astype(np.float32)
-        codes = self._add(f"{name}_codes", np.clip(np.round(weight / scales), -127, 127).astype(np.int8))
+        weight *= 1 / scales
+        np.clip(np.rint(weight, out=weight), -127, 127, out=weight)
+        codes = self._add(f"{name}_codes", weight.astype(np.int8))
         indices, output = node.input[1], node.output[0]
         make = helper.make_node
         self._replaced[node.name] = [
@@ -175,7 +170,7 @@ class Rewrite:
         codes = helper.make_tensor(
             f"{name}_codes", TensorProto.INT4, [rows, groups * group_size], packed.tobytes(), raw=True
         )
-        self._added[codes.name] = codes
+        self._keep(codes)
         scales = self._add(f"{name}_scales", blocks.scales.astype(np.float16))
         half = f"{node.output[0]}_half"
         self._replace(
@@ -192,11 +187,12 @@ class Rewrite:
         self._replaced[node.name].append(cast)
 
     def finish(self) -> ModelProto:
-        """Return the rewritten model, with every remaining weight inside."""
+        """Return the rewritten model; weights that remain are where they were, new ones in the spool."""
         graph = self._model.graph
         nodes = [new for node in graph.node for new in self._replaced.get(node.name, [node])]
         used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
-        kept = [self._inside(tensor) for tensor in graph.initializer if tensor.name in used]
+        used |= {name for node in nodes for name in _inner_inputs(node)}
+        kept = [tensor for tensor in graph.initializer if tensor.name in used]
         result = ModelProto()
         result.CopyFrom(self._model)
         del result.graph.node[:], result.graph.initializer[:]
@@ -208,14 +204,12 @@ class Rewrite:
             result.ir_version = max(result.ir_version, 10)
         return result
 
-    def _inside(self, tensor: TensorProto) -> TensorProto:
-        if not tensor.external_data:
-            return tensor
-        return numpy_helper.from_array(array(self._path, tensor), tensor.name)
-
     def _add(self, name: str, values: np.ndarray) -> str:
-        self._added[name] = numpy_helper.from_array(values, name)
+        self._keep(numpy_helper.from_array(values, name))
         return name
+
+    def _keep(self, tensor: TensorProto) -> None:
+        self._added[tensor.name] = self._spool.add(tensor) if self._spool else tensor
 
     def _replace(self, node: NodeProto, operator: str, inputs: list[str], **attributes: Any) -> None:
         self._replaced[node.name] = [
@@ -228,3 +222,13 @@ class Rewrite:
 def _float_matrices(graph: GraphProto) -> Mapping[str, TensorProto]:
     kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
     return {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type in kinds}
+
+
+def _inner_inputs(node: NodeProto) -> Iterator[str]:
+    """Yield what graphs inside a node's attributes read, such as the branches of If."""
+    for attribute in node.attribute:
+        for graph in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            for inner in graph.node:
+                yield from inner.input
+                yield from _inner_inputs(inner)
+            yield from (value.name for value in graph.output)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from terazi.errors import MissingExtraError, NotFoundError, UnsupportedError, UsageError
 from terazi.runtime.child_engine import ChildEngine
 from terazi.runtime.engine import Timings, default_threads
@@ -14,12 +16,11 @@ from terazi.runtime.onnxruntime.language import LanguageModel
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from onnx import ModelProto
 
     Feeds = Mapping[str, np.ndarray]
 
-__all__ = ["LanguageModel", "OnnxRuntime", "open_engine", "open_graph", "open_graph_file"]
+__all__ = ["LanguageModel", "OnnxRuntime", "open_engine", "open_graph"]
 
 
 def open_engine(
@@ -37,32 +38,29 @@ def open_engine(
     return OnnxRuntime(path, context=context, threads=threads, timeout=timeout)
 
 
-def open_graph_file(path: Path, *, threads: int | None = None) -> OnnxRuntime:
-    """Load one .onnx file as a plain graph, cutting texts at 128 tokens, whatever lies beside it."""
-    return OnnxRuntime(path, context=128, threads=threads, timeout=600)
-
-
 @contextmanager
-def open_graph(graph: ModelProto, beside: Path, *, threads: int | None = None) -> Iterator[OnnxRuntime]:
-    """Run a graph in memory as if it were saved in the directory of ``beside``, where its tokenizer is."""
-    import shutil
-    import tempfile
+def open_graph(graph: ModelProto, path: Path, *, threads: int | None = None) -> Iterator[OnnxRuntime]:
+    """Run a graph made of the model at ``path``: weights that it does not hold are read from there."""
+    from terazi.formats.onnx import inside
 
-    with tempfile.TemporaryDirectory(prefix="terazi-") as temporary:
-        path = Path(temporary) / "model.onnx"
-        path.write_bytes(graph.SerializeToString())
-        for name in ("tokenizer.json", "1_Pooling/config.json"):
-            if (beside.parent / name).is_file():
-                (path.parent / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(beside.parent / name, path.parent / name)
-        with open_graph_file(path, threads=threads) as engine:
-            yield engine
+    if path.is_symlink():  # onnxruntime follows none
+        graph = inside(graph, path)
+    with OnnxRuntime(path, context=128, threads=threads, timeout=600, graph=graph) as engine:
+        yield engine
 
 
 class OnnxRuntime(ChildEngine):
     """The parent's side of an onnxruntime child process."""
 
-    def __init__(self, path: Path, *, context: int, threads: int | None, timeout: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int | None,
+        timeout: float,
+        graph: ModelProto | None = None,
+    ) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         from terazi.runtime.child import Child
@@ -71,16 +69,18 @@ class OnnxRuntime(ChildEngine):
             self.runtime = f"onnxruntime {version('onnxruntime')}"
         except PackageNotFoundError:
             raise MissingExtraError("running ONNX models", "onnx") from None
-        path = self._path = path / "model.onnx" if path.is_dir() else path
+        path = path / "model.onnx" if path.is_dir() else path
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file")
         self.threads = default_threads() if threads is None else threads
         self.context = context
         self.vocabulary = 0
-        self._child = Child("terazi.runtime.onnxruntime.worker", timeout=timeout)
+        limits = {"OPENBLAS_NUM_THREADS": str(self.threads)}
+        self._child = Child("terazi.runtime.onnxruntime.worker", timeout=timeout, environment=limits)
         try:
+            given = [] if graph is None else [np.frombuffer(graph.SerializeToString(), np.uint8)]
             opened = self._child.call(
-                "open", path=str(path.resolve()), threads=self.threads, context=context
+                "open", *given, path=str(path.resolve()), threads=self.threads, context=context
             ).values
         except BaseException:
             self._child.close()
@@ -101,35 +101,22 @@ class OnnxRuntime(ChildEngine):
         """Return one unit vector per text: float32[len(texts), dimensions]."""
         return self._child.call("embed", texts=list(texts)).arrays[0]
 
-    def feeds(self, texts: Sequence[str], *, batch: int = 16) -> list[Feeds]:
-        """Tokenize ``texts`` into the model's inputs, padded within each batch."""
-        found = []
-        for start in range(0, len(texts), batch):
-            made = self._child.call("feeds", texts=list(texts[start : start + batch]))
-            found.append(dict(zip(made.values["names"], made.arrays, strict=True)))
-        return found
-
-    def gram(self, feeds: Sequence[Feeds]) -> dict[str, np.ndarray]:
-        """Return, per output [..., n], the sum of ``x xT`` over the rows of all batches: float32[n, n]."""
-        return self._over("gram", feeds)
-
-    def replace(self, graph: ModelProto) -> None:
-        """Load another graph in place of the one that runs, in the same process and beside the same files."""
-        self._path.write_bytes(graph.SerializeToString())
-        self._child.call("open", path=str(self._path), threads=self.threads, context=self.context)
-
-    def activations(self, feeds: Sequence[Feeds]) -> dict[str, np.ndarray]:
-        """Return, per output [..., n], its rows over all batches, without padding: float32[rows, n]."""
-        return self._over("activations", feeds)
-
-    def _over(self, operation: str, feeds: Sequence[Feeds]) -> dict[str, np.ndarray]:
-        names = list(self.inputs)
-        for name in names:
-            if any(name not in batch for batch in feeds):
-                raise UsageError(f"the model takes {', '.join(names)}: a batch lacks {name}")
-        arrays = [batch[name] for batch in feeds for name in names]
-        found = self._child.call(operation, *arrays, names=names).arrays
+    def rows(self, feeds: Sequence[Feeds], *, at_most: int) -> dict[str, np.ndarray]:
+        """Return, per output [..., n], its first rows over all batches without padding: float32[rows, n]."""
+        found = self._child.call("rows", *self._ordered(feeds), names=self.inputs, at_most=at_most).arrays
         return dict(zip(self.outputs, found, strict=True))
+
+    def grams(self, feeds: Sequence[Feeds], *, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return, per output [..., n] asked for, the sum of ``x xT`` over its rows: float32[n, n]."""
+        ordered = self._ordered(feeds)
+        found = self._child.call("grams", *ordered, names=self.inputs, outputs=list(outputs)).arrays
+        return dict(zip(outputs, found, strict=True))
+
+    def _ordered(self, feeds: Sequence[Feeds]) -> list[np.ndarray]:
+        for name in self.inputs:
+            if any(name not in batch for batch in feeds):
+                raise UsageError(f"the model takes {', '.join(self.inputs)}: a batch lacks {name}")
+        return [batch[name] for batch in feeds for name in self.inputs]
 
     def latencies(self, *, batch: int, tokens: int, repeats: int) -> list[float]:
         """Return seconds of each run on ``batch`` sequences of ``tokens`` tokens, after a warm-up."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from terazi.errors import EngineError, UnsupportedError
+from terazi.errors import EngineError
+from terazi.runtime.onnxruntime.texts import open_tokenizer, text_feeds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,20 +20,26 @@ __all__ = ["Session"]
 
 _TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 _BATCH = 16
+_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class Session:
-    """One model; its tokenizer and pooling are read from the files beside it."""
+    """One model; its tokenizer and pooling are read from the files beside it.
 
-    def __init__(self, path: Path, *, threads: int, context: int) -> None:
+    A ``graph``, a serialized model, runs in place of what is at ``path``, with the weights that lie there.
+    """
+
+    def __init__(self, path: Path, *, threads: int, context: int, graph: bytes | None = None) -> None:
         started = time.perf_counter()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if graph:
+            options.add_session_config_entry(_FOLDER, str(path.parent))
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                graph or str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             raise EngineError(f"onnxruntime cannot load {path}: {_first_line(error)}") from None
@@ -43,24 +50,17 @@ class Session:
         self._context = context
         self._tokenizer: Any = None
 
-    def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Return every output, in the model's order."""
+    def run(self, feeds: dict[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
+        """Return ``outputs``, or every one in the model's order."""
         try:
-            return [np.asarray(output) for output in self._session.run(None, feeds)]
+            return [np.asarray(output) for output in self._session.run(outputs, feeds)]
         except Exception as error:
             raise EngineError(f"onnxruntime: {_first_line(error)}") from None
 
     def feeds(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Tokenize and pad ``texts`` into the inputs this model takes."""
-        encodings = self._tokenize().encode_batch(list(texts))
-        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-        unknown = self.inputs.keys() - columns.keys()
-        if unknown:
-            raise UnsupportedError(f"the model takes {', '.join(sorted(unknown))}: texts alone do not run it")
-        return {
-            name: np.array([getattr(encoding, columns[name]) for encoding in encodings], _TYPES[kind])
-            for name, kind in self.inputs.items()
-        }
+        kinds = {name: _TYPES.get(kind, np.void) for name, kind in self.inputs.items()}
+        return text_feeds(self._tokenize(), kinds, texts)
 
     def token_count(self, texts: Sequence[str]) -> int:
         """Number of tokens of ``texts`` without padding."""
@@ -98,16 +98,7 @@ class Session:
 
     def _tokenize(self) -> Any:
         if self._tokenizer is None:
-            from tokenizers import Tokenizer
-
-            file = self._directory / "tokenizer.json"
-            if not file.is_file():
-                raise UnsupportedError(f"{file}: missing, so texts cannot be tokenized for this model")
-            self._tokenizer = Tokenizer.from_file(str(file))
-            self._tokenizer.enable_truncation(self._context)
-            padding = self._tokenizer.padding or {}
-            kept = {key: value for key, value in padding.items() if key.startswith("pad_")}
-            self._tokenizer.enable_padding(**kept)
+            self._tokenizer = open_tokenizer(self._directory, self._context)
         return self._tokenizer
 
     def _pool(self, states: np.ndarray, mask: np.ndarray) -> np.ndarray:

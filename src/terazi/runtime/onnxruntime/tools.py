@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto
 
-__all__ = ["quantize_static", "to_float16"]
+__all__ = ["quantize_static", "to_float16", "typed"]
 
 _QUANTIZED = ("MatMul", "Gemm", "Conv")
 
@@ -34,21 +34,19 @@ def _quiet() -> Iterator[None]:
         logging.disable(previous)
 
 
-def to_float16(path: Path) -> ModelProto:
-    """Halve every float; inputs and outputs keep their types."""
+def to_float16(model: ModelProto) -> ModelProto:
+    """Halve every float, in place; inputs and outputs keep their types. Weights must be in the model."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    from terazi.formats.onnx import load_graph
-
     with _quiet():
-        halved = convert_float_to_float16(load_graph(path), keep_io_types=True)
+        halved = convert_float_to_float16(model, keep_io_types=True)
         OnnxModel(halved).topological_sort()  # casts of inputs were added at the end
     return halved
 
 
 def quantize_static(
-    graph: ModelProto,
+    path: Path,
     *,
     feeds: Sequence[Mapping[str, np.ndarray]],
     ranges: Literal["minmax", "entropy", "percentile"] = "minmax",
@@ -56,16 +54,17 @@ def quantize_static(
     excluded: Sequence[str] = (),
     whole: bool = False,
 ) -> ModelProto:
-    """Write QDQ pairs around matrix products and convolutions, with activation ranges observed on ``feeds``.
+    """Return the graph at ``path`` with QDQ pairs around matrix products and convolutions.
 
-    Weights are quantized per output channel. Other operators stay floats, as ranges of everything in between
-    cost quality for no speed, unless ``whole``: then every operator is quantized as onnxruntime does for
-    Qualcomm's NPU, which has no floats. ``excluded`` nodes stay as they are. Raises `UsageError` when the
-    feeds do not run or, for entropy and percentile, are not all of one shape.
+    Ranges of activations are observed on ``feeds``. Weights are quantized per output channel. Other operators
+    stay floats, as ranges of everything in between cost quality for no speed, unless ``whole``: then every
+    operator is quantized as onnxruntime does for Qualcomm's NPU, which has no floats. ``excluded`` nodes stay
+    as they are. Raises `UsageError` when the feeds do not run or, for entropy and percentile, are not all of
+    one shape.
     """
     from onnxruntime import quantization as tools
 
-    from terazi.formats.onnx import load_graph
+    from terazi.formats.onnx import inside, load_graph
 
     class Reader(tools.CalibrationDataReader):
         def __init__(self) -> None:
@@ -74,7 +73,7 @@ def quantize_static(
         def get_next(self) -> Any:
             return next(self._rows, None)
 
-    graph = _typed(graph)
+    apart = (path.with_name(f"{path.name}.data")).exists()  # over 2 GB
     kinds = tools.QuantType
     activations = kinds.QUInt16 if activation_bits == 16 else kinds.QUInt8
     method = tools.CalibrationMethod[{"minmax": "MinMax"}.get(ranges, ranges.capitalize())]
@@ -82,7 +81,7 @@ def quantize_static(
         from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
         config = get_qnn_qdq_config(
-            graph,
+            str(path),
             Reader(),
             calibrate_method=method,
             activation_type=activations,
@@ -103,27 +102,26 @@ def quantize_static(
     with tempfile.TemporaryDirectory() as temporary, _quiet():
         output = Path(temporary) / "model.onnx"
         try:
-            tools.quantize(graph, str(output), config)
+            config.use_external_data_format = apart
+            tools.quantize(str(path), str(output), config)
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UsageError(
                 f"onnxruntime cannot calibrate the model: {reason}",
                 hint="feeds need every input; entropy and percentile need batches of one shape",
             ) from None
-        return load_graph(output)
+        return inside(load_graph(output), output)
 
 
-def _typed(graph: ModelProto) -> ModelProto:
-    """Declare what products read and write as floats: behind fused operators no type can be inferred."""
-    from onnx import ModelProto, TensorProto, helper
+def typed(graph: ModelProto) -> ModelProto:
+    """Declare, in place, what products read and write as floats: behind fused operators none is inferred."""
+    from onnx import TensorProto, helper
 
-    typed = ModelProto()
-    typed.CopyFrom(graph)
-    inner = typed.graph
+    inner = graph.graph
     known = {value.name for value in (*inner.value_info, *inner.input, *inner.output, *inner.initializer)}
     products = (node for node in inner.node if node.op_type in _QUANTIZED)
     names = dict.fromkeys(name for node in products for name in (node.input[0], node.output[0]))
     inner.value_info.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in known
     )
-    return typed
+    return graph

@@ -13,7 +13,7 @@ from terazi.runtime.child import Message, memory, serve
 from terazi.runtime.onnxruntime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     Emit = Callable[[Message], None]
 
@@ -35,10 +35,13 @@ class Worker:
         return self._session
 
     def open(self, call: Message, emit: Emit) -> Message:
-        """Load a model."""
+        """Load a model, or a graph that uses its weights."""
         values = call.values
         self._session = session = Session(
-            Path(values["path"]), threads=values["threads"], context=values["context"]
+            Path(values["path"]),
+            threads=values["threads"],
+            context=values["context"],
+            graph=call.arrays[0].tobytes() if call.arrays else None,
         )
         return Message(
             {"load_time": session.load_time, "inputs": list(session.inputs), "outputs": session.outputs}
@@ -53,38 +56,32 @@ class Worker:
         """Texts to unit vectors."""
         return Message(arrays=[self.session.embed(call.values["texts"])])
 
-    def feeds(self, call: Message, emit: Emit) -> Message:
-        """Texts to the model's inputs, padded to one length."""
-        feeds = self.session.feeds(call.values["texts"])
-        return Message({"names": list(feeds)}, list(feeds.values()))
+    def rows(self, call: Message, emit: Emit) -> Message:
+        """The first rows of every output."""
+        most = call.values["at_most"]
+        observed = self._observed(call, self.session.outputs)
+        pieces = [[values[:most] for values in states] for states in observed]
+        return Message(arrays=[np.concatenate(found)[:most] for found in zip(*pieces, strict=True)])
 
-    def activations(self, call: Message, emit: Emit) -> Message:
-        """Every output's rows over all batches, as float32[rows, n]."""
-        pieces: dict[str, list[np.ndarray]] = {name: [] for name in self.session.outputs}
-        for states in self._observed(call):
-            for name, rows in states.items():
-                pieces[name].append(rows)
-        return Message(arrays=[np.concatenate(pieces[name]) for name in self.session.outputs])
+    def grams(self, call: Message, emit: Emit) -> Message:
+        """Sum over all rows of x xT, per output asked for."""
+        sums: list[Any] = [0] * len(call.values["outputs"])
+        for states in self._observed(call, call.values["outputs"]):
+            for number, values in enumerate(states):
+                sums[number] = sums[number] + values.T @ values
+        return Message(arrays=sums)
 
-    def gram(self, call: Message, emit: Emit) -> Message:
-        """Sum over all rows of x xT, per output of the model."""
-        sums: dict[str, Any] = dict.fromkeys(self.session.outputs, 0)
-        for states in self._observed(call):
-            for name, rows in states.items():
-                sums[name] = sums[name] + rows.T @ rows
-        return Message(arrays=[sums[name] for name in self.session.outputs])
-
-    def _observed(self, call: Message) -> Iterator[dict[str, np.ndarray]]:
+    def _observed(self, call: Message, outputs: Sequence[str]) -> Iterator[list[np.ndarray]]:
         """Run batch after batch; rows of padding are left out where the inputs have an attention mask."""
         names = call.values["names"]
         for start in range(0, len(call.arrays), len(names)):
             feeds = dict(zip(names, call.arrays[start : start + len(names)], strict=True))
             mask = feeds.get("attention_mask")
-            found = {}
-            for name, states in zip(self.session.outputs, self.session.run(feeds), strict=True):
-                if mask is not None and states.shape[:2] == mask.shape:
-                    states = states[mask.astype(bool)]
-                found[name] = states.reshape(-1, states.shape[-1]).astype(np.float32)
+            found = []
+            for states in self.session.run(feeds, outputs):
+                masked = mask is not None and states.shape[:2] == mask.shape
+                kept = states[mask.astype(bool)] if masked else states
+                found.append(kept.reshape(-1, kept.shape[-1]).astype(np.float32, copy=False))
             yield found
 
     def time(self, call: Message, emit: Emit) -> Message:
@@ -100,5 +97,5 @@ class Worker:
 
 if __name__ == "__main__":
     worker = Worker()
-    names = ("open", "run", "embed", "feeds", "activations", "gram", "time", "memory")
+    names = ("open", "run", "embed", "rows", "grams", "time", "memory")
     serve({name: getattr(worker, name) for name in names})

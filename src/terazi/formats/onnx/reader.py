@@ -1,19 +1,18 @@
 """ONNX files to a Model: the graph's facts, and initializers read lazily, external data included.
 
-Format: onnx.proto3 (https://github.com/onnx/onnx). Weights stored in other files are untrusted paths: they
-must be regular files in the model's own directory (CVE-2022-25882, CVE-2024-27318 and successors).
+Format: onnx.proto3 (https://github.com/onnx/onnx).
 """
 
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from terazi.dtypes import dtype
-from terazi.errors import FormatError, MissingExtraError
+from terazi.errors import FormatError
 from terazi.formats.huggingface.describe import (
     chat_template,
     read_config,
@@ -22,14 +21,14 @@ from terazi.formats.huggingface.describe import (
     variant,
 )
 from terazi.formats.huggingface.reader import read_json
+from terazi.formats.onnx.weights import array, graph_file, load_graph, place
 from terazi.model import Config, Model, Tensor
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
-__all__ = ["array", "detect", "graph_file", "load_graph", "read"]
+__all__ = ["detect", "read"]
 
-_NAMES = ("model.onnx", "onnx/model.onnx")
 _COMPANIONS = (
     "config.json",
     "genai_config.json",
@@ -64,42 +63,12 @@ _TYPES = {
     25: "U2",
     26: "I2",
 }
-_LARGEST_GRAPH = 2 << 30  # protobuf's own limit
-
-
-def graph_file(path: Path | str) -> Path:
-    """Return the .onnx file that ``path`` (the file, or a directory with model.onnx) stands for."""
-    path = Path(path)
-    if path.is_dir():
-        for name in _NAMES:
-            if (path / name).is_file():
-                return path / name
-    return path
 
 
 def detect(path: Path) -> bool:
     """Whether ``path`` is an .onnx file, or a directory that holds model.onnx."""
     file = graph_file(path)
     return file.suffix == ".onnx" and file.is_file()
-
-
-def load_graph(path: Path | str) -> ModelProto:
-    """Parse an .onnx file without its external data. Raises `FormatError` when it is no ONNX model."""
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError:
-        raise MissingExtraError("reading ONNX", "onnx") from None
-    path = graph_file(path)
-    if path.stat().st_size >= _LARGEST_GRAPH:
-        raise FormatError(path, "over 2 GiB in one protobuf", hint="save it with external data")
-    try:
-        model = onnx.load_model(str(path), load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise FormatError(path, f"not an ONNX model: {error}", hint="get the file again") from None
-    if not model.ir_version or not model.graph.node:
-        raise FormatError(path, "an ONNX model without a graph", hint="get the file again")
-    return model
 
 
 def read(path: Path | str) -> Model:
@@ -109,7 +78,7 @@ def read(path: Path | str) -> Model:
     proto = load_graph(file)
     directory = file.parent
     companions = tuple(directory / name for name in _COMPANIONS if (directory / name).is_file())
-    external = {_external_file(file, tensor)[0] for tensor in proto.graph.initializer if tensor.external_data}
+    external = {place(file, tensor).file for tensor in proto.graph.initializer if tensor.external_data}
     packed = _packed(proto)
     tensors = {
         tensor.name: _tensor(file, tensor, packed.get(tensor.name)) for tensor in proto.graph.initializer
@@ -117,49 +86,12 @@ def read(path: Path | str) -> Model:
     return Model(
         path=path,
         format="onnx",
-        files=(file, *sorted(external), *companions),
+        files=(file, *sorted(external - {file}), *companions),
         name=path.stem if path.is_file() else path.name,
         tensors=tensors,
         metadata=_facts(proto),
         **_description(directory),
     )
-
-
-def array(path: Path, tensor: TensorProto) -> np.ndarray:
-    """Return one initializer of the model at ``path`` as an array, external data included."""
-    from onnx import TensorProto, numpy_helper
-
-    if not tensor.external_data:
-        return numpy_helper.to_array(tensor)
-    file, offset, length = _external_file(path, tensor)
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        whole = TensorProto()
-        whole.CopyFrom(tensor)
-        del whole.external_data[:]
-        whole.data_location = TensorProto.DEFAULT
-        whole.raw_data = opened.read(length)
-    return numpy_helper.to_array(whole)
-
-
-def _external_file(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
-    """Return (file, offset, length) of an initializer's bytes once they are known to be its own."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = PurePosixPath(entries.get("location", ""))
-    hint = "do not use this file: it names data outside its own directory"
-    if location.is_absolute() or ".." in location.parts or "\\" in str(location) or not location.name:
-        raise FormatError(path, f"tensor {tensor.name!r}: external data at {str(location)!r}", hint=hint)
-    file = path.parent / location
-    if file.is_symlink() or not file.is_file() or path.parent.resolve() not in file.resolve().parents:
-        raise FormatError(path, f"tensor {tensor.name!r}: no regular file {str(location)!r} beside the model")
-    try:
-        offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", str(file.stat().st_size - offset)))
-    except ValueError:
-        raise FormatError(path, f"tensor {tensor.name!r}: bad external offset or length") from None
-    if offset < 0 or length < 0 or offset + length > file.stat().st_size:
-        raise FormatError(path, f"tensor {tensor.name!r}: external data ends past {file.name}")
-    return file, offset, length
 
 
 def _packed(proto: ModelProto) -> dict[str, tuple[str, tuple[int, int]]]:
