@@ -66,11 +66,11 @@ class Worker:
     def tokenize(self, call: Message, emit: Emit) -> Message:
         """Text to token ids."""
         found = self._text().encode(call.values["text"], add_special_tokens=call.values["add_special"])
-        return Message({"tokens": found.ids})
+        return Message(arrays=[np.array(found.ids, np.int32)])
 
     def detokenize(self, call: Message, emit: Emit) -> Message:
         """Token ids to text."""
-        return Message({"text": self._text().decode(call.values["tokens"])})
+        return Message({"text": self._text().decode(call.arrays[0].tolist())})
 
     def logits(self, call: Message, emit: Emit) -> Message:
         """Logits of every position from ``first`` on."""
