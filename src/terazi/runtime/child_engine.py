@@ -23,7 +23,8 @@ class ChildEngine(Engine):
     def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
         """Time a prompt of random tokens and single steps, up to ``repeats`` times after a warm-up.
 
-        Three repeats are made in any case; more only while they take less than ``seconds`` in all.
+        Three repeats are made in any case; more only while they take less than ``seconds`` in all. An engine
+        may shorten prompts that would take far longer; `Timings.prompt_tokens` tells.
         """
         result = self._child.call(
             "time",
@@ -33,7 +34,7 @@ class ChildEngine(Engine):
             seconds=seconds,
         ).values
         return Timings(
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=result.get("prompt_tokens", prompt_tokens),
             prompt_seconds=tuple(result["prompt_seconds"]),
             decode_tokens=decode_tokens,
             decode_seconds=tuple(result["decode_seconds"]),
