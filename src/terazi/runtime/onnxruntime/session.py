@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from terazi.errors import EngineError, UnsupportedError
+from terazi.errors import EngineError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,8 +63,12 @@ class Session:
         }
 
     def token_count(self, texts: Sequence[str]) -> int:
-        """Number of tokens of ``texts`` without padding."""
-        return sum(sum(encoding.attention_mask) for encoding in self._tokenize().encode_batch(list(texts)))
+        """Number of tokens of ``texts`` without padding. Raises `UsageError` where one would be cut."""
+        encodings = self._tokenize().encode_batch(list(texts))
+        for number, encoding in enumerate(encodings):
+            if encoding.overflowing:
+                raise UsageError(f"text {number} has more than {self._context} tokens, the context size")
+        return sum(sum(encoding.attention_mask) for encoding in encodings)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return unit vectors, pooled as ``1_Pooling/config.json`` says (the mean where it says nothing)."""
