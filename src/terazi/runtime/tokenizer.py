@@ -51,10 +51,13 @@ class Tokenizer:
         """Return the text of token ids, special tokens left out."""
         return self._tokenizer.decode([int(token) for token in tokens])
 
-    def prompt(self, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
+    def prompt(
+        self, prompt: str | Sequence[Mapping[str, Any]], values: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Return the token ids of a text, or of chat messages by the template; written special tokens count.
 
-        Raises `UnsupportedError` for messages when there is no template.
+        ``values`` are further variables of the template. Raises `UnsupportedError` for messages when there is
+        no template.
         """
         self._tokenizer.encode_special_tokens = False
         if isinstance(prompt, str):
@@ -62,7 +65,7 @@ class Tokenizer:
         if not self._template:
             raise UnsupportedError("this model has no chat template", hint="give a text instead of messages")
         bos = self._word("bos")
-        text = render(self._template, prompt, bos=bos, eos=self._word("eos"))
+        text = render(self._template, prompt, bos=bos, eos=self._word("eos"), values=values)
         return self._tokenizer.encode(text, add_special_tokens=not (bos and text.startswith(bos))).ids
 
     def text(self) -> Text:

@@ -47,8 +47,8 @@ class Worker:
     def tokenize(self, call: Message, emit: Emit) -> Message:
         """Text to token ids."""
         text, special = call.values["text"], call.values["add_special"]
-        found = self.decoder.tokenizer.encode(text, add_special_tokens=special)
-        return Message(arrays=[np.array(found.ids, np.int32)])
+        found = self.decoder.tokenizer.encode(text, add_special=special)
+        return Message(arrays=[np.array(found, np.int32)])
 
     def detokenize(self, call: Message, emit: Emit) -> Message:
         """Token ids to text."""
@@ -67,13 +67,13 @@ class Worker:
     def generate(self, call: Message, emit: Emit) -> Message:
         """One event per piece of text."""
         values, decoder = call.values, self.decoder
-        tokens = decoder.prompt(values["prompt"])
+        tokens = decoder.tokenizer.prompt(values["prompt"])
         limit = min(decoder.context, len(tokens) + values["max_tokens"])
         generator = decoder.generator(limit, temperature=values["temperature"], seed=values["seed"])
         started = time.perf_counter()
         generator.append_tokens(np.array(tokens, np.int32))
         begun = time.perf_counter()
-        text, pieces, made, ending = decoder.text(), [], 0, "length"
+        text, pieces, made, ending = decoder.tokenizer.text(), [], 0, "length"
         while len(tokens) + made < limit:
             generator.generate_next_token()
             token = int(generator.get_next_tokens()[0])
@@ -84,6 +84,9 @@ class Worker:
             if piece := text.add(token):
                 pieces.append(piece)
                 emit(Message({"text": piece}))
+        if piece := text.finish():
+            pieces.append(piece)
+            emit(Message({"text": piece}))
         elapsed = time.perf_counter() - begun
         return Message(
             {

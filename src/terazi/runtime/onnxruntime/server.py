@@ -61,7 +61,7 @@ class _Language:
 
     def begin(self, ask: Ask) -> Writing:
         decoder, sampling = self._decoder, ask.sampling
-        tokens = decoder.prompt(ask.prompt, ask.template_values)
+        tokens = decoder.tokenizer.prompt(ask.prompt, ask.template_values)
         room = decoder.context - len(tokens)
         if not tokens or room < 1:
             raise UsageError(f"the prompt has {len(tokens)} tokens, the context size is {decoder.context}")
@@ -82,13 +82,14 @@ class _Language:
 
         for part in parts(tokens):
             self._turns.take(generator.append_tokens, part)
-        text = self._decoder.text()
+        text = self._decoder.tokenizer.text()
         for left in range(limit - 1, -1, -1):
             token = self._turns.take(_next, generator)
             if token in self._decoder.ends:
-                yield Piece(ending="stop")
+                yield Piece(text.finish(), ending="stop")
                 return
-            yield Piece(text.add(token), ending=None if left else "length")
+            piece = text.add(token)
+            yield Piece(piece) if left else Piece(piece + text.finish(), ending="length")
 
 
 def _next(generator: Any) -> int:
