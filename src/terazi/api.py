@@ -207,7 +207,7 @@ def quantize_collection(
     )
 
 
-def propose(
+def propose(  # noqa: PLR0913
     model: Path | str,
     *,
     device: Path | str = "this-machine",
@@ -215,13 +215,16 @@ def propose(
     budget: Budget | None = None,
     context: int | None = None,
     types: Sequence[str] = (),
+    formats: Sequence[str] = (),
+    thorough: bool = False,
     calibration: Calibration | None = None,
     progress: Progress = silent,
 ) -> Study:
     """Plan the variants that `optimize` would make of a model, with sizes and memory; nothing runs.
 
-    ``device`` and ``use_case`` are names (see `terazi.devices`) or TOML files. ``types`` are presets
-    and ONNX recipes, by default one per step of size. Raises what `open_model` raises, and
+    ``device`` and ``use_case`` are names (see `terazi.devices`) or TOML files. ``types`` are GGUF
+    presets, ONNX and MLX recipes; without them ``formats`` (gguf, onnx, mlx) get their usual ones, all of
+    them with ``thorough``. Raises what `open_model` raises, and
     `UsageError` for what cannot be.
     """
     from terazi import devices, search
@@ -236,7 +239,9 @@ def propose(
         devices.use_case(use_case),
         budget or devices.Budget(),
         context=context,
-        presets=types or None,
+        types=types or None,
+        formats=formats,
+        thorough=thorough,
         calibration=calibration,
     )
 

@@ -69,13 +69,17 @@ def command(
         )
         return None
     click.echo(f"{artifact.path}: {artifact.format} {artifact.label}, {size(artifact.size)}")
-    if source.format == artifact.format == "onnx":
+    if artifact.format == "onnx":
         _show_operators(source, open_model(output))
     return None
 
 
-def _show_operators(before: Model, after: Model) -> None:
-    old, new = before.metadata["operators"], after.metadata["operators"]
+def _show_operators(source: Model, made: Model) -> None:
+    """Say what became of the operators where any were fused."""
+    new = made.metadata["operators"]
+    old = source.metadata["operators"] if source.format == "onnx" else made.metadata["exported"]
+    if not old:
+        return
     rows = [
         (name, str(old.get(name, 0)), str(new.get(name, 0)))
         for name in {**old, **new}

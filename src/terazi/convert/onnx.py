@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -226,10 +227,14 @@ def _export_encoder(model: Model, architecture: str, directory: Path, opset: int
 
 
 def _fuse(model: Model, file: Path) -> None:
+    """Fuse operators in place; the graph keeps how many of each there were."""
     from terazi.convert.onnx_fusion import optimize
+    from terazi.formats.onnx import EXPORTED, load_graph, operators
 
-    config = model.config
+    config, before = model.config, operators(load_graph(file))
     fused = optimize(file, family=config.architecture, heads=config.head_count, width=config.embedding_length)
+    if all(entry.key != EXPORTED for entry in fused.metadata_props):
+        fused.metadata_props.add(key=EXPORTED, value=json.dumps(before))
     file.write_bytes(fused.SerializeToString())
 
 

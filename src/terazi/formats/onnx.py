@@ -6,6 +6,7 @@ must be regular files in the model's own directory (CVE-2022-25882, CVE-2024-273
 
 from __future__ import annotations
 
+import json
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,10 @@ from terazi.model import Config, Model, Tensor
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
-__all__ = ["array", "detect", "graph_file", "load_graph", "read"]
+__all__ = ["EXPORTED", "array", "detect", "graph_file", "load_graph", "operators", "read"]
+
+EXPORTED = "terazi.operators.exported"
+"""Metadata key: operators and their number (JSON) before any were fused."""
 
 _NAMES = ("model.onnx", "onnx/model.onnx")
 _COMPANIONS = (
@@ -103,7 +107,9 @@ def load_graph(path: Path | str) -> ModelProto:
 
 
 def read(path: Path | str) -> Model:
-    """Open an ONNX model. ``metadata`` has ``opsets``, ``operators`` (name -> count), inputs and outputs."""
+    """Open an ONNX model. ``metadata`` has ``opsets``, ``operators`` (name -> count; ``exported`` before
+    they were fused), inputs and outputs.
+    """
     path = Path(path)
     file = graph_file(path)
     proto = load_graph(file)
@@ -189,15 +195,33 @@ def _tensor(path: Path, tensor: TensorProto, packed: tuple[str, tuple[int, int]]
     return Tensor(name=tensor.name, shape=shape, type=kind, read=read_rows)
 
 
-def _facts(proto: ModelProto) -> dict[str, Any]:
-    operators: dict[str, int] = {}
+def operators(proto: ModelProto) -> dict[str, int]:
+    """Count the operators of a graph by name, most frequent first."""
+    found: dict[str, int] = {}
     for node in proto.graph.node:
-        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+        found[node.op_type] = found.get(node.op_type, 0) + 1
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _exported(proto: ModelProto) -> dict[str, int]:
+    """Return what was counted before fusion; whatever else a file says there counts as nothing."""
+    text = next((entry.value for entry in proto.metadata_props if entry.key == EXPORTED), "{}")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: count for name, count in found.items() if isinstance(count, int)}
+
+
+def _facts(proto: ModelProto) -> dict[str, Any]:
     known = {tensor.name for tensor in proto.graph.initializer}
     return {
         "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
-        "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        "operators": operators(proto),
+        "exported": _exported(proto),
         "inputs": [value.name for value in proto.graph.input if value.name not in known],
         "outputs": [value.name for value in proto.graph.output],
     }

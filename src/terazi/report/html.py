@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from terazi.dtypes import TYPES
 from terazi.report.charts import Point, chart
 from terazi.search.limits import figure
+from terazi.search.variants.family import named_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ def page(document: Mapping[str, Any]) -> str:
         "percent": _percent,
         "saving": _saving,
         "precision": lambda level: _PRECISION[level],
-        "class_of": lambda name: TYPES[name].precision if name in TYPES else "exact",
+        "class_of": _class_of,
         "day": lambda text: f"{text[:10]} {text[11:16]} UTC",
     }
     script = _resource("page.js")
@@ -58,6 +59,7 @@ def page(document: Mapping[str, Any]) -> str:
         charts=[drawn for drawn in _charts(document) if drawn],
         columns=_columns(variants),
         levels=[level for level in _PRECISION if any(v["precision"] == level for v in variants)],
+        graphs=_graphs(variants),
         prompts=list(_prompts(variants)),
         model_facts=list(_model_facts(document["model"])),
         device_facts=list(_device_facts(document["device"])),
@@ -201,6 +203,25 @@ def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
         )
 
 
+# Operators of ONNX graphs
+
+
+def _graphs(variants: Sequence[_Values]) -> _Values | None:
+    """Operators by name: a column for the export before fusion, one for every graph. None without any."""
+    made = [v for v in variants if v["operators"]]
+    if not made:
+        return None
+    exported = next((v["exported"] for v in made if v["exported"]), None)
+    columns = ([("exported", exported)] if exported else []) + [(v["label"], v["operators"]) for v in made]
+    names = dict.fromkeys(name for _, operators in columns for name in operators)
+    rows = [(name, [operators.get(name, 0) for _, operators in columns]) for name in names]
+    return {
+        "titles": [title for title, _ in columns],
+        "rows": sorted(rows, key=lambda row: (-max(row[1]), row[0])),
+        "totals": [sum(operators.values()) for _, operators in columns],
+    }
+
+
 # Answers
 
 
@@ -296,6 +317,13 @@ def _number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     return figure(value, digits)
+
+
+def _class_of(type: str, format: str) -> str:
+    """Return the precision class of a tensor type in a format."""
+    if format != "gguf":
+        return named_precision(type)
+    return TYPES[type].precision if type in TYPES else "exact"
 
 
 def _percent(value: float) -> str:

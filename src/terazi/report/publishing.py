@@ -83,7 +83,7 @@ def repeat_command(study: Study, settings: Settings, directory: Path | str) -> s
         "--use-case",
         study.use_case.name,
     ]
-    words += ["--context", str(study.context), "--types", ",".join(study.presets)]
+    words += ["--context", str(study.context), "--types", ",".join(study.types)]
     words += ["--tokens", str(settings.tokens)]
     if settings.text is not None:
         words += ["--text", str(settings.text)]

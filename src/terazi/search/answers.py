@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+from terazi.formats import open_model
 from terazi.search.candidate import Sample
 
 if TYPE_CHECKING:
@@ -30,12 +32,13 @@ def ask(
 
     Raises `EngineError` when the engine fails.
     """
-    from terazi.runtime.llamacpp import open_engine
+    from terazi.evaluate.engines import ENGINES
 
     samples = []
     if not prompts:
         return samples
-    with open_engine(path, context=_CONTEXT, threads=threads) as engine:
+    engines = import_module(ENGINES[open_model(path).format][0])
+    with engines.open_engine(path, context=_CONTEXT, threads=threads) as engine:
         for number, prompt in enumerate(prompts):
             progress(f"{path.name} (answers)", number, len(prompts), unit="prompts")
             asked = [{"role": "user", "content": prompt}] if chat else prompt
