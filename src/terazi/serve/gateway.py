@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from terazi.serve import ollama, ollama_models, openai
+from terazi.serve import ollama, ollama_models, openai, tracing
 from terazi.serve.errors import RequestError
 from terazi.serve.metrics import Metrics
 from terazi.serve.pool import Limits, Pool
@@ -44,7 +44,7 @@ class Gateway:
     """What all requests share. ``keys`` are passwords, none of them: everybody may ask.
 
     ``local`` says that the server listens on this machine only; then requests must name this machine.
-    ``read_only`` refuses whatever changes the store.
+    ``read_only`` refuses whatever changes the store. ``tracer`` makes a span of every request.
     """
 
     store: Store
@@ -52,6 +52,7 @@ class Gateway:
     keys: tuple[str, ...] = ()
     local: bool = True
     read_only: bool = False
+    tracer: tracing.Tracer | None = None
     metrics: Metrics = field(default_factory=Metrics)
     pool: Pool = field(init=False)
     draining: bool = False
@@ -151,12 +152,19 @@ class _Guard:
 
         try:
             refusal = self._refusal(scope["path"], headers)
-            await (refusal or self.app)(scope, receive, noting)
+            with self._traced(scope, headers):
+                await (refusal or self.app)(scope, receive, noting)
+                tracing.answered(status)
         finally:
             seconds = round(time.perf_counter() - started, 4)
             facts = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": seconds}
             log.info(json.dumps(facts))
         return None
+
+    def _traced(self, scope: Scope, headers: dict[str, str]) -> contextlib.AbstractContextManager[object]:
+        if self.gateway.tracer is None:
+            return contextlib.nullcontext()
+        return self.gateway.tracer.request(scope["method"], scope["path"], headers)
 
     def _refusal(self, path: str, headers: dict[str, str]) -> Response | None:
         host = re.sub(r":\d+$", "", headers.get("host", ""))

@@ -18,9 +18,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from terazi.errors import TeraziError
+from terazi.serve.create import create
 from terazi.serve.errors import RequestError
 from terazi.serve.http import Answer, Head, read_json
-from terazi.serve.modelfile import Modelfile, create, render
+from terazi.serve.modelfile import Modelfile, render
 from terazi.serve.ollama import LINES, error_body, failure, json_line
 
 if TYPE_CHECKING:
