@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from terazi.devices import Budget
-from terazi.errors import EngineError, MissingExtraError, UsageError
+from terazi.errors import EngineError, MissingExtraError, UnsupportedError, UsageError
 from terazi.formats import open_model
 from terazi.progress import Progress, silent
 from terazi.search.answers import ask
@@ -76,7 +76,7 @@ def compare(
             found = _measured(plain, entry, first, use_case, settings, progress)
             family = FORMATS[plain.format]
             candidates.append(as_found(found, family, entry.contents, _frame(entry, first, context)))
-        except (EngineError, MissingExtraError) as error:
+        except (EngineError, MissingExtraError, UnsupportedError) as error:
             if number == 0:
                 raise
             candidates.append(replace(plain, failure=error.message))

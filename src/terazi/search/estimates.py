@@ -27,7 +27,7 @@ def representative(measurement: Measurement, device: Device) -> bool:
     MLX without Metal does not: its processor build is there to be correct, and the device would use its GPU.
     """
     runtime = str(measurement.conditions.get("runtime", ""))
-    return device.detected or not (runtime.startswith("mlx") and "cpu" in runtime)
+    return device.detected or not (runtime.startswith("mlx") and "processor" in runtime)
 
 
 def decode_speed(candidate: Candidate, device: Device) -> Measurement | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["Mlx", "open_engine"]
+
+_PLACE = "Metal" if sys.platform == "darwin" else "processor"
 
 
 def open_engine(
@@ -37,7 +40,7 @@ class Mlx(ChildLanguageModel):
         from terazi.runtime.child import Child
 
         try:
-            self.runtime = f"mlx-lm {version('mlx-lm')} (mlx {version('mlx')})"
+            self.runtime = f"mlx-lm {version('mlx-lm')} (mlx {version('mlx')}, {_PLACE})"
         except PackageNotFoundError:
             raise MissingExtraError("running MLX models", "mlx") from None
         if not (path / "config.json").is_file():
