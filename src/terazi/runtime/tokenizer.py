@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+
 __all__ = ["Text", "Tokenizer"]
 
 _LARGEST = 1 << 28  # bytes of a tokenizer's file
@@ -50,6 +52,26 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         return self._tokenizer.decode([int(token) for token in tokens])
+
+    def batch(self, texts: Sequence[str], *, longest: int) -> dict[str, np.ndarray]:
+        """Return ``input_ids``, ``attention_mask`` and ``token_type_ids`` of texts, int64[len(texts), n].
+
+        Texts are cut at ``longest`` tokens and padded to the longest of them.
+        """
+        import numpy as np
+
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.enable_truncation(longest)
+        padding = self._tokenizer.padding or {}
+        self._tokenizer.enable_padding(
+            **{key: value for key, value in padding.items() if key.startswith("pad_")}
+        )
+        found = self._tokenizer.encode_batch(list(texts))
+        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        return {
+            name: np.array([getattr(encoding, column) for encoding in found], np.int64)
+            for name, column in columns.items()
+        }
 
     def prompt(
         self, prompt: str | Sequence[Mapping[str, Any]], values: Mapping[str, Any] | None = None

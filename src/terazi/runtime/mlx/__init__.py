@@ -1,4 +1,7 @@
-"""Run MLX directories in mlx-lm, in a child process whose crash is an error and not the end."""
+"""Run directories in MLX, in a child process whose crash is an error and not the end.
+
+Language models run in mlx-lm, which reads unquantized Hugging Face directories too; encoders in `bert`.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +23,36 @@ _PLACE = "Metal" if sys.platform == "darwin" else "processor"
 
 
 def open_engine(
-    path: Path | str, *, context: int = 512, threads: int | None = None, timeout: float = 600
+    path: Path | str,
+    *,
+    context: int = 512,
+    threads: int | None = None,
+    embedding: bool = False,
+    timeout: float = 600,
 ) -> Mlx:
-    """Load a directory that mlx-lm loads, quantized or not; use the engine in a ``with`` block.
+    """Load a directory, quantized by MLX or not at all; use the engine in a ``with`` block.
 
     ``context`` is the longest sequence in tokens. ``threads`` changes nothing: MLX runs on Apple's GPU, or on
-    one processor core where there is none. Raises `MissingExtraError` without mlx-lm and `EngineError` with
-    the reason when the model cannot be loaded.
+    one processor core where there is none. ``embedding`` opens an encoder for `embed` instead of logits and
+    generation. Raises `MissingExtraError` without mlx-lm and `EngineError` with the reason when the model
+    cannot be loaded.
     """
-    return Mlx(Path(path), context=context, timeout=timeout)
+    return Mlx(Path(path), context=context, embedding=embedding, timeout=timeout)
 
 
 class Mlx(ChildLanguageModel):
-    """The parent's side of an mlx-lm child process; one call at a time, from any thread."""
+    """The parent's side of an MLX child process; one call at a time, from any thread."""
 
-    def __init__(self, path: Path, *, context: int, timeout: float) -> None:
+    def __init__(self, path: Path, *, context: int, embedding: bool, timeout: float) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         from terazi.runtime.child import Child
 
         try:
-            self.runtime = f"mlx-lm {version('mlx-lm')} (mlx {version('mlx')}, {_PLACE})"
+            if embedding:
+                self.runtime = f"mlx {version('mlx')} ({_PLACE})"
+            else:
+                self.runtime = f"mlx-lm {version('mlx-lm')} (mlx {version('mlx')}, {_PLACE})"
         except PackageNotFoundError:
             raise MissingExtraError("running MLX models", "mlx") from None
         if not (path / "config.json").is_file():
@@ -51,7 +63,9 @@ class Mlx(ChildLanguageModel):
         self.context = context
         self._child = Child("terazi.runtime.mlx.worker", timeout=timeout)
         try:
-            opened = self._child.call("open", path=str(path.resolve()), context=context).values
+            opened = self._child.call(
+                "open", path=str(path.resolve()), context=context, embedding=embedding
+            ).values
         except BaseException:
             self._child.close()
             raise
@@ -73,3 +87,7 @@ class Mlx(ChildLanguageModel):
         """
         for message in self._child.stream("logits", windows, first=first):
             yield from message.arrays
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Return one unit vector per text, pooled as the directory says: float32[len(texts), dimensions]."""
+        return self._child.call("embed", texts=list(texts)).arrays[0]
