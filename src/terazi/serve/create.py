@@ -10,6 +10,7 @@ from terazi.errors import NotFoundError, UnsupportedError, UsageError
 from terazi.progress import silent
 from terazi.registry import Manifest, Store, StoredFile, pull
 from terazi.registry.names import parse_name, split_source
+from terazi.serve.engine import SERVERS
 from terazi.serve.template import to_jinja
 
 if TYPE_CHECKING:
@@ -45,13 +46,19 @@ def create(
         base = _from_blobs(modelfile.files, store)
     else:
         base = _found(modelfile.base, store, folder, progress)
+    draft = modelfile.parameters.get("draft_model")
+    if base.format != "gguf" and (quantize or modelfile.projectors or modelfile.adapters or draft):
+        raise UnsupportedError(
+            f"the base is {base.format}; only GGUF models are quantized or get adapters, projectors, drafts",
+            hint="convert it first: terazi convert DIRECTORY model.gguf",
+        )
     if quantize:
         base = _quantized(base, quantize, store, progress)
     for projector in modelfile.projectors:
         base = _with(base, _projector(projector, store, folder))
     for number, adapter in enumerate(modelfile.adapters):
         base = _with(base, _adapter(adapter, number, base, store, folder))
-    if draft := modelfile.parameters.get("draft_model"):
+    if draft:
         base = _drafted(base, draft, store, folder, progress)
     own = modelfile.settings
     inherited = base.settings
@@ -92,7 +99,7 @@ def _imported(path: Path, store: Store, progress: Progress) -> Manifest:
 
     model = open_model(path)
     source = f"file:{path.resolve()}"
-    if model.format == "gguf":
+    if model.format in SERVERS:
         return store.take(path, source=source, progress=progress)
     output = store.workplace(f"create {path.resolve()}") / f"{path.resolve().name}.gguf"
     converter("gguf", output)(model, output, force=True, progress=progress)

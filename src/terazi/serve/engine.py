@@ -34,6 +34,7 @@ _START = 600.0  # seconds that loading may take
 SERVERS: dict[str, str] = {
     "gguf": "terazi.runtime.llamacpp.server",
     "onnx": "terazi.runtime.onnxruntime.server",
+    "mlx": "terazi.runtime.mlx.server",
 }
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "Loading", "plan_loading"]
 
 _ROLES = ("adapter", "projector", "draft")
+# Bytes of a cached number: llama.cpp's F16; float32; float32 twice, since mlx-lm keeps ended conversations.
+_CACHED = {"gguf": 2, "onnx": 4, "mlx": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,10 @@ def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, co
     models = [model, *_draft_models(model, str(own.get("draft", "")))]
     parallel = limits.parallel
     while True:
-        need = extra + sum(memory_needed(m.nbytes, m.config, tokens * parallel).total for m in models)
+        cached = {"value_bytes": _CACHED[model.format]}
+        need = extra + sum(
+            memory_needed(m.nbytes, m.config, tokens * parallel, **cached).total for m in models
+        )
         if need <= limits.memory or parallel == 1:
             break
         parallel //= 2
