@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from terazi.serve import ollama, ollama_models, openai, tracing
+from terazi.serve.engine import SERVERS
 from terazi.serve.errors import RequestError
 from terazi.serve.metrics import Metrics
 from terazi.serve.pool import Limits, Pool
@@ -63,7 +64,7 @@ class Gateway:
     async def entries(self) -> list[Entry]:
         """Return the models that can be served."""
         found = await asyncio.to_thread(self.store.entries)
-        return [entry for entry in found if entry.manifest.format == "gguf"]
+        return [entry for entry in found if entry.manifest.format in SERVERS]
 
     async def entry(self, name: Any) -> Entry:
         """Return a stored model. Raises `NotFoundError`, or `RequestError` when no name is given."""
