@@ -217,6 +217,78 @@ DECODERS |= {
     ),
 }
 
+DECODERS |= {
+    "gemma2-no-softcaps": (
+        "Gemma2",
+        {
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 8,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        },
+    ),
+    "gemma4-experts": (
+        "Gemma4",
+        {
+            "head_dim": 16,
+            "global_head_dim": 32,
+            "num_hidden_layers": 6,
+            "hidden_size_per_layer_input": 0,
+            "sliding_window": 8,
+            "enable_moe_block": True,
+            "num_experts": 4,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 32,
+        },
+    ),
+    "gpt-oss": (
+        "GptOss",
+        {
+            "head_dim": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": 8,
+            "num_hidden_layers": 4,
+            "rope_parameters": YARN | {"truncate": True},
+        },
+    ),
+    "lfm2moe": (
+        "Lfm2Moe",
+        EXPERTS
+        | {
+            "layer_types": ["conv", "full_attention", "conv"],
+            "conv_L_cache": 3,
+            "num_experts": 4,
+            "num_dense_layers": 1,
+        },
+    ),
+    "qwen3next": (
+        "Qwen3Next",
+        DELTA | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 64},
+    ),
+    "ernie4_5": ("Ernie4_5", {"head_dim": 16}),
+    "ernie4_5-moe": (
+        "Ernie4_5_Moe",
+        {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2},
+    ),
+    "hunyuan-dense": (
+        "HunYuanDenseV1",
+        {
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 1000.0, "factor": 1.0},
+        },
+    ),
+    "exaone4": ("Exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 3}),
+    "exaone4-window": (
+        "Exaone4",
+        {"sliding_window": 8, "num_hidden_layers": 64, "hidden_size": 32, "num_attention_heads": 2},
+    ),
+    "glm4": ("Glm4", {"head_dim": 16, "partial_rotary_factor": 0.5}),
+    "nemotron": ("Nemotron", {}),
+    "arcee": ("Arcee", {}),
+}
+
 # Encoders: name -> transformers class and what its configuration has beyond `SMALL`.
 ENCODERS = {
     "bert": ("Bert", {}),
@@ -237,7 +309,7 @@ TOKENS = np.random.default_rng(7).integers(1, VOCABULARY, 48)
 
 # llama.cpp computes GELU from a table of half-precision values.
 GELU = {"gemma", "gemma2", "gemma3", "gemma4", "gemma4-shared-values", "phi2", "starcoder2", "gpt2"}
-GELU |= {"gptneox", "gptneox-serial"}
+GELU |= {"gptneox", "gptneox-serial", "gemma2-no-softcaps", "gemma4-experts"}
 
 
 def build(name, extra):
@@ -263,7 +335,8 @@ def build_encoder(name, extra):
 
 # The largest difference allowed, as a share of the logits' spread (2e-4 where nothing is said): both compute
 # in float32, in different orders.
-TOLERANCES = dict.fromkeys(GELU, 3e-3) | {"gemma3n": 5e-2}  # 25 layers, each with that GELU
+# Gemma 4 has 14 of that GELU, Gemma 3n 25 layers with it.
+TOLERANCES = dict.fromkeys(GELU, 3e-3) | {"gemma4": 5e-3, "gemma3n": 5e-2}
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from terazi.model.arch.decoder import PARAMETERS, TENSORS
+from terazi.model.arch.decoder import LAYER_NORMED, TENSORS
 from terazi.model.arch.qwen import QUERY_KEY_NORMS
 from terazi.model.arch.table import Architecture, integer, layers_of_kind, real
 
 __all__ = ["ARCHITECTURES"]
 
-SCALED = {key: read for key, read in PARAMETERS.items() if not key.endswith("rms_epsilon")} | {
+SCALED = LAYER_NORMED | {
     "attention.layer_norm_epsilon": real("layer_norm_eps", default=1e-5),
     "logit_scale": real("logit_scale", default=0.0625),
 }

@@ -91,6 +91,7 @@ class Architecture:
     names that must be F32, ``ignored`` are prefixes of heads that llama.cpp does not use, ``tokenizer`` adds
     to the tokenizer's keys. ``when`` tells tables of the same class apart. ``expects`` lists settings that
     llama.cpp's graph fixes, with the values it takes: anything else would give wrong answers and is refused.
+    ``dense`` names the layers that may follow the pooling of vectors (sentence-transformers' Dense modules).
     With ``back``, GGUF files of this architecture can become a checkpoint of the first of ``classes``.
     """
 
@@ -104,6 +105,7 @@ class Architecture:
     tokenizer: Mapping[str, Reader] = field(default_factory=dict)
     when: Callable[[Settings], bool] = field(default=lambda settings: True)
     expects: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    dense: tuple[str, ...] = ()
     back: Back | None = None
 
 
