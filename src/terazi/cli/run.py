@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,7 @@ from terazi.cli.real import Real
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from terazi.runtime.engine import Generation
-    from terazi.runtime.llamacpp import LlamaCpp
+    from terazi.runtime.engine import Engine, Generation
 
 __all__ = ["command"]
 
@@ -47,10 +45,11 @@ Examples:
 def command(model: str, prompt: str | None, make: bool, as_json: bool, **options: Any) -> None:
     """Stream MODEL's answer to PROMPT. Without PROMPT: read it from a pipe, or chat on a terminal.
 
-    MODEL is a GGUF file, a name in the store or catalog, or a source. End a chat with /bye or Ctrl-D. A base
-    model, which has no chat template, continues the text of PROMPT.
+    MODEL is a GGUF file, the directory of an ONNX or MLX model, a name in the store or catalog, or a source.
+    Each format runs in its own engine. End a chat with /bye or Ctrl-D. A base model, which has no chat
+    template, continues the text of PROMPT.
     """
-    from terazi.runtime.llamacpp import open_engine
+    from terazi.evaluate.engines import open_writer
 
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
@@ -64,10 +63,10 @@ def command(model: str, prompt: str | None, make: bool, as_json: bool, **options
     messages: list[dict[str, str]] | None = [dict(message) for message in settings.get("messages", ())]
     if system := options.pop("system") or settings.get("system"):
         messages.insert(0, {"role": "system", "content": system})
-    if not _chats(path):
-        messages = None
-        click.echo(f"note: {model} has no chat template: it continues your text", err=True)
-    with open_engine(path, context=options.pop("context"), threads=options.pop("threads")) as engine:
+    with open_writer(path, context=options.pop("context"), threads=options.pop("threads")) as engine:
+        if not _chats(path):
+            messages = None
+            click.echo(f"note: {model} has no chat template: it continues your text", err=True)
         if prompt is None:
             return _chat(engine, messages, options)
         asked = prompt if messages is None else [*messages, {"role": "user", "content": prompt}]
@@ -105,26 +104,15 @@ def _found(model: str, make: bool, progress: Any) -> tuple[Path, dict[str, Any]]
 
 
 def _chats(path: Path) -> bool:
-    """Whether a model has a chat template. Raises `UnsupportedError` for what llama.cpp cannot write with."""
-    from terazi.errors import UnsupportedError
+    """Whether a model has a chat template."""
     from terazi.formats import open_model
 
-    opened = open_model(path)
-    if opened.format != "gguf":
-        raise UnsupportedError(
-            f"{path}: llama.cpp runs GGUF files, and this is a {opened.format} model",
-            hint=f"terazi convert {shlex.quote(str(path))} model.gguf",
-        )
-    if "bert" in opened.config.architecture:
-        raise UnsupportedError(
-            f"{path}: an embedding model turns text into vectors and writes none",
-            hint="`terazi evaluate` measures it, `terazi serve` has /v1/embeddings",
-        )
-    return bool(opened.tokenizer and opened.tokenizer.chat_template)
+    tokenizer = open_model(path).tokenizer
+    return bool(tokenizer and tokenizer.chat_template)
 
 
 def _answer(
-    engine: LlamaCpp, asked: str | list[dict[str, str]], options: dict[str, Any], *, show: bool = True
+    engine: Engine, asked: str | list[dict[str, str]], options: dict[str, Any], *, show: bool = True
 ) -> Generation:
     def write(text: str) -> None:
         sys.stdout.write(text)
@@ -138,7 +126,7 @@ def _answer(
     return answer
 
 
-def _chat(engine: LlamaCpp, messages: list[dict[str, str]] | None, options: dict[str, Any]) -> None:
+def _chat(engine: Engine, messages: list[dict[str, str]] | None, options: dict[str, Any]) -> None:
     """Take turns until the user leaves; an interrupted answer ends the turn, not the chat."""
     click.echo("Chat; /bye or Ctrl-D ends it.", err=True)
     while True:

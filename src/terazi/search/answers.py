@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from terazi.formats import open_model
 from terazi.search.candidate import Sample
 
 if TYPE_CHECKING:
@@ -32,13 +30,12 @@ def ask(
 
     Raises `EngineError` when the engine fails.
     """
-    from terazi.evaluate.engines import ENGINES
+    from terazi.evaluate.engines import open_writer
 
     samples = []
     if not prompts:
         return samples
-    engines = import_module(ENGINES[open_model(path).format][0])
-    with engines.open_engine(path, context=_CONTEXT, threads=threads) as engine:
+    with open_writer(path, context=_CONTEXT, threads=threads) as engine:
         for number, prompt in enumerate(prompts):
             progress(f"{path.name} (answers)", number, len(prompts), unit="prompts")
             asked = [{"role": "user", "content": prompt}] if chat else prompt
