@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -114,16 +115,22 @@ def _chats(path: Path) -> bool:
 def _answer(
     engine: Engine, asked: str | list[dict[str, str]], options: dict[str, Any], *, show: bool = True
 ) -> Generation:
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    answer = engine.generate(asked, on_text=write if show else None, **options)
+    answer = engine.generate(asked, on_text=_write if show else None, **options)
     if show:
-        write("\n")
-    if show and sys.stderr.isatty():
-        click.echo(f"[{answer.tokens} tokens, {answer.decode_speed:.1f} tokens/s]", err=True)
+        _told(answer)
     return answer
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _told(answer: Generation) -> None:
+    """End what was written, with the speed when somebody watches."""
+    _write("\n")
+    if sys.stderr.isatty():
+        click.echo(f"[{answer.tokens} tokens, {answer.decode_speed:.1f} tokens/s]", err=True)
 
 
 def _chat(engine: Engine, messages: list[dict[str, str]] | None, options: dict[str, Any]) -> None:
@@ -139,8 +146,38 @@ def _chat(engine: Engine, messages: list[dict[str, str]] | None, options: dict[s
         if not prompt.strip():
             continue
         if messages is None:
-            _answer(engine, prompt, options)
+            _turn(engine, prompt, options)
             continue
         messages.append({"role": "user", "content": prompt})
-        answer = _answer(engine, messages, options)
-        messages.append({"role": "assistant", "content": answer.text})
+        messages.append({"role": "assistant", "content": _turn(engine, messages, options)})
+
+
+class _StoppedError(Exception):
+    """The user has heard enough."""
+
+
+def _turn(engine: Engine, asked: str | list[dict[str, str]], options: dict[str, Any]) -> str:
+    """Return what was answered until its end or Ctrl-C; a second Ctrl-C ends the chat."""
+    heard: list[str] = []
+    asked_to_stop = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked_to_stop
+        if asked_to_stop:
+            raise KeyboardInterrupt
+        asked_to_stop = True
+
+    def listen(text: str) -> None:
+        heard.append(text)
+        _write(text)
+        if asked_to_stop:
+            raise _StoppedError
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        _told(engine.generate(asked, on_text=listen, **options))
+    except _StoppedError:
+        _write("\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return "".join(heard)
