@@ -11,14 +11,13 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from terazi.serve import ollama, ollama_models, openai, tracing
+from terazi.serve import ollama, ollama_models, openai, page, tracing
 from terazi.serve.engine import SERVERS
 from terazi.serve.errors import RequestError
 from terazi.serve.metrics import Metrics
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "application"]
 
 log = logging.getLogger("terazi.serve")
-_OPEN = ("/health", "/ready")  # asked by whoever watches the server, without a password
+_OPEN = ("/", "/health", "/ready")  # the page, and what is asked by whoever watches the server
 _CHANGING = tuple(f"/api/{verb}" for verb in ("pull", "push", "create", "copy", "delete", "blobs"))
 _LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver")
 
@@ -57,6 +56,7 @@ class Gateway:
     metrics: Metrics = field(default_factory=Metrics)
     pool: Pool = field(init=False)
     draining: bool = False
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.store, self.limits, self.metrics)
@@ -75,14 +75,6 @@ class Gateway:
 
 def application(gateway: Gateway) -> ASGIApp:
     """Return the ASGI application."""
-
-    async def front(request: Request) -> Response:
-        if "text/html" not in request.headers.get("accept", ""):
-            return PlainTextResponse("Terazi is running")
-        page = files("terazi.serve").joinpath("chat.html").read_text(encoding="utf-8")
-        nonce = secrets.token_urlsafe(16)
-        policy = _POLICY.replace("NONCE", nonce)
-        return HTMLResponse(page.replace("NONCE", nonce), headers={"Content-Security-Policy": policy})
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -113,7 +105,7 @@ def application(gateway: Gateway) -> ASGIApp:
 
     app = Starlette(
         routes=[
-            Route("/", front, methods=["GET", "HEAD"]),
+            *page.routes(gateway),
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
@@ -125,12 +117,6 @@ def application(gateway: Gateway) -> ASGIApp:
         exception_handlers={404: not_found, 405: not_found},
     )
     return _Guard(app, gateway)
-
-
-_POLICY = (
-    "default-src 'none'; script-src 'nonce-NONCE'; style-src 'nonce-NONCE'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-)
 
 
 class _Guard:
@@ -176,7 +162,7 @@ class _Guard:
             return _refuse(403, "wrong_origin", "pages of other sites may not use this server")
         if self.gateway.read_only and path.startswith(_CHANGING):
             return _refuse(403, "read_only", "this server does not change its models")
-        if not self.gateway.keys or path in _OPEN or path == "/":
+        if not self.gateway.keys or path in _OPEN or path.startswith(page.OPEN):
             return None
         given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         if any(hmac.compare_digest(given.encode(), key.encode()) for key in self.gateway.keys):
