@@ -39,11 +39,11 @@ _NO_WAY_BACK = Conversion("no", "a graph keeps no layers to rebuild: convert wha
 # (source format, target) -> what happens.
 CONVERSIONS: Mapping[tuple[str, str], Conversion] = {
     ("huggingface", "gguf"): Conversion("renamed, permuted; types kept or F32, F16, BF16"),
-    ("huggingface", "mlx"): Conversion("quantized for mlx-lm"),
+    ("huggingface", "mlx"): Conversion("quantized for MLX"),
     ("huggingface", "onnx"): Conversion("exported by PyTorch or onnxruntime-genai"),
     ("huggingface", "safetensors"): Conversion("in another type; GPTQ, AWQ and the like decoded"),
     ("gguf", "gguf"): Conversion("no", "`terazi quantize` makes other types of a GGUF file"),
-    ("gguf", "mlx"): Conversion("decoded, then quantized for mlx-lm"),
+    ("gguf", "mlx"): Conversion("decoded, then quantized for MLX"),
     ("gguf", "onnx"): Conversion("decoded, then exported"),
     ("gguf", "safetensors"): Conversion("decoded, renamed back"),
     ("mlx", "gguf"): Conversion("decoded, renamed"),
