@@ -83,6 +83,9 @@ def _title(document: Mapping[str, Any]) -> str:
 
 # Columns that not every report has
 
+# Figures of the machine that measured: marked where they tell nothing of the device.
+_TIMES = ("decode_speed", "prefill_speed", "latency", "load_time", "peak_memory")
+
 
 @dataclass(frozen=True, slots=True)
 class _Column:
@@ -96,7 +99,7 @@ class _Column:
 def _columns(variants: Sequence[_Values]) -> list[_Column]:
     """The measured columns that at least one variant has a figure for."""
 
-    def of(metric: str, title: str, text: Callable[[float], str]) -> _Column:
+    def of(metric: str, title: str, text: Callable[[float], str], scale: float = 1.0) -> _Column:
         def value(variant: _Values) -> float | None:
             if variant.get(metric) is not None:
                 return variant[metric]
@@ -105,7 +108,9 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
 
         def shown(variant: _Values) -> str:
             number = value(variant)
-            return "–" if number is None else text(number)
+            if number is None:
+                return "–"
+            return text(number * scale) + ("" if variant["representative"] or metric not in _TIMES else " *")
 
         def error(variant: _Values) -> str:
             found = variant["measurements"].get(metric)
@@ -114,7 +119,7 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
             return (
                 f"± {found['uncertainty'] * 100:.1f}"
                 if text is _percent
-                else f"± {_number(found['uncertainty'], 1)}"
+                else f"± {_number(found['uncertainty'] * scale, 1)}"
             )
 
         return _Column(title, value, shown, error)
@@ -144,12 +149,20 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
         energy,
         of("prefill_speed", "prompt tokens/s here", lambda x: _number(x, 3)),
         of("perplexity", "Perplexity", lambda x: _number(x, 3)),
-        of("latency", "s per sentence here", lambda x: _number(x, 2)),
+        of("latency", "ms per sentence here", lambda x: _number(x, 2), 1e3),
+        _Column("95 % within, ms", _slow, lambda v: "–" if _slow(v) is None else _number(_slow(v), 2)),
         of("rank_correlation", "Order kept", lambda x: _number(x, 4)),
         of("load_time", "Load, s", lambda x: _number(x, 2)),
         of("peak_memory", "Peak memory here", _bytes),
     ]
     return [column for column in columns if any(column.value(variant) is not None for variant in variants)]
+
+
+def _slow(variant: _Values) -> float | None:
+    """Milliseconds within which 95 of 100 sentences were done."""
+    found = variant["measurements"].get("latency")
+    seconds = found and found["conditions"].get("percentile_95")
+    return seconds * 1e3 if seconds else None
 
 
 # Pictures

@@ -170,8 +170,14 @@ def _measured(
     )
 
 
+def _stem(path: Path) -> str:
+    """A file's name; model.onnx, which all of them are called, by its directory's."""
+    named = path.absolute().parent if path.name == "model.onnx" else path
+    return named.name.removesuffix(".gguf")
+
+
 def _labels(models: Mapping[str, Model]) -> dict[str, str]:
     """Short names that tell the models apart: the file's, or what the user wrote when those are the same."""
-    stems = {name: model.path.name.removesuffix(".gguf") for name, model in models.items()}
+    stems = {name: _stem(model.path) for name, model in models.items()}
     common = len(set(stems.values())) < len(stems)
     return {name: name if common else stems[name] for name in models}

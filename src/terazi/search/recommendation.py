@@ -117,7 +117,7 @@ def _caveats(
     unlike = [c.label for c in candidates if any(not representative(m, device) for m in c.measurements)]
     if unlike:
         notes.append(
-            f"{', '.join(unlike)} ran in MLX's processor build, because there is no Metal on this machine: "
+            f"* {', '.join(unlike)} ran in MLX's processor build, because there is no Metal on this machine: "
             f"quality and size hold, but speed, time and memory measured here say nothing of {device.title}."
             + ("" if any(c.token_bytes for c in candidates) else " To the score their speed is unknown (0).")
         )
