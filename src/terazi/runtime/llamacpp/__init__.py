@@ -31,22 +31,38 @@ def open_engine(
     context: int = 512,
     threads: int | None = None,
     embedding: bool = False,
+    gpu_layers: int = 0,
     timeout: float = 600,
 ) -> LlamaCpp:
     """Load a GGUF file into llama.cpp and return the engine; use it in a ``with`` block.
 
     ``context`` is the longest sequence in tokens. ``threads`` defaults to the processors this process may
-    use. ``embedding`` opens the model for `embed` instead of logits and generation. A call that stays silent
-    for ``timeout`` seconds is stopped. Raises `EngineError` with llama.cpp's reason when it cannot be loaded.
+    use. ``embedding`` opens the model for `embed` instead of logits and generation. ``gpu_layers`` go to
+    GPUs, -1: as many as their free memory holds. A call that stays silent for ``timeout`` seconds is stopped.
+    Raises `EngineError` with llama.cpp's reason when it cannot be loaded.
     """
-    return LlamaCpp(Path(path), context=context, threads=threads, embedding=embedding, timeout=timeout)
+    return LlamaCpp(
+        Path(path),
+        context=context,
+        threads=threads,
+        embedding=embedding,
+        gpu_layers=gpu_layers,
+        timeout=timeout,
+    )
 
 
 class LlamaCpp(ChildLanguageModel):
     """The parent's side of a llama.cpp child process; one call at a time, from any thread."""
 
     def __init__(
-        self, path: Path, *, context: int, threads: int | None, embedding: bool, timeout: float
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int | None,
+        embedding: bool,
+        gpu_layers: int,
+        timeout: float,
     ) -> None:
         from terazi.devices.machine import memory_limit
         from terazi.runtime.child import Child
@@ -69,6 +85,7 @@ class LlamaCpp(ChildLanguageModel):
                 context=context,
                 threads=self.threads,
                 embedding=embedding,
+                gpu_layers=gpu_layers,
                 memory=memory_limit(),
             ).values
         except BaseException:

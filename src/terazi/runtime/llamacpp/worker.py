@@ -52,6 +52,7 @@ class Worker:
             context=values["context"],
             threads=values["threads"],
             embedding=values["embedding"],
+            gpu_layers=values["gpu_layers"],
         )
         return Message(
             {
