@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from terazi.codecs.mlx import MODES
-from terazi.convert.mlx import RECIPES
-from terazi.errors import UsageError
+from terazi.convert.huggingface import to_huggingface
+from terazi.convert.mlx import FAMILIES, RECIPES
+from terazi.errors import UnsupportedError, UsageError
+from terazi.formats import open_model
 from terazi.search.variants.family import (
     Contents,
     Family,
@@ -32,12 +34,17 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     **{mode: {"mode": mode} for mode in MODES if mode != "affine"},
     **{recipe: {"recipe": recipe} for recipe in RECIPES},
 }
-_USUAL = ("8bit", "4bit", "mixed_4_6")
-_THOROUGH = ("8bit", "6bit", "5bit", "mixed_4_6", "4bit", "mxfp4", "mixed_3_6", "3bit")
+# Mixed recipes go by layers that only models that write have.
+_WRITERS = (
+    ("8bit", "4bit", "mixed_4_6"),
+    ("8bit", "6bit", "5bit", "mixed_4_6", "4bit", "mxfp4", "mixed_3_6", "3bit"),
+)
+_ENCODERS = ("8bit", "6bit", "4bit"), ("8bit", "6bit", "5bit", "4bit", "mxfp8", "mxfp4")
 
 
 def _usual(source: Model, thorough: bool) -> tuple[str, ...]:
-    return tuple(_PREFIX + recipe for recipe in (_THOROUGH if thorough else _USUAL))
+    quick, many = _ENCODERS if source.variant == "embedding" else _WRITERS
+    return tuple(_PREFIX + recipe for recipe in (many if thorough else quick))
 
 
 def _spelled(name: str) -> str | None:
@@ -55,7 +62,18 @@ def _obstacle(source: Model, device: Device) -> str | None:
         return f"nothing on {device.title} runs MLX"
     if missing_extras({"mlx": ("mlx", "mlx_lm")}):
         return "measuring MLX variants needs an extra: pip install 'terazi[mlx]'"
-    return None
+    return _unknown(source)
+
+
+def _unknown(source: Model) -> str | None:
+    """Say why there is no MLX layout for a model's family."""
+    model = open_model(source.path)
+    try:
+        checkpoint = model if model.format == "huggingface" else to_huggingface(model)
+    except UnsupportedError as error:
+        return error.message
+    family = str(checkpoint.metadata.get("model_type"))
+    return None if family in FAMILIES else f"there is no MLX layout for {family} models here"
 
 
 def _propose(names: Sequence[str], wanted: Wanted) -> list[Proposal]:
@@ -87,7 +105,6 @@ def _plan(recipe: str) -> RecipePlan:
 
 def _make(plan: RecipePlan, making: Making) -> object:
     from terazi.convert.mlx import convert
-    from terazi.formats import open_model
 
     model = open_model(making.source.path)
     return convert(model, making.output, progress=making.progress, **_OPTIONS[plan.recipe])
