@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from terazi.convert import huggingface
 from terazi.convert.gguf import to_gguf
+from terazi.errors import UnsupportedError
 from terazi.formats import gguf, open_model
 
 torch = pytest.importorskip("torch")
@@ -392,6 +394,46 @@ def test_minicpm_is_granite_with_other_words(save, convert, llama_cpp):
     assert np.abs(llama_cpp(convert(directory), TOKENS) - expected).max() < 2e-4 * expected.std()
 
 
+def test_gpt_oss_in_mxfp4(save, convert, llama_cpp, tmp_path):
+    """Experts as OpenAI publishes them: kept bit by bit in GGUF, decoded on request and for safetensors."""
+    from safetensors.torch import load_file, save_file
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    model = build(*DECODERS["gpt-oss"])
+    directory = save(model)
+    tensors = load_file(directory / "model.safetensors")
+    torch.manual_seed(2)
+    for layer in range(4):
+        for name, shape in (("gate_up_proj", (4, 192, 2, 16)), ("down_proj", (4, 64, 3, 16))):
+            base = f"model.layers.{layer}.mlp.experts.{name}"
+            blocks = torch.randint(0, 256, shape, dtype=torch.uint8)
+            scales = torch.randint(120, 125, shape[:-1], dtype=torch.uint8)
+            weight = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+            assert weight.shape == tensors.pop(base).shape
+            tensors |= {f"{base}_blocks": blocks, f"{base}_scales": scales}
+            getattr(model.model.layers[layer].mlp.experts, name).data = weight
+    save_file(tensors, directory / "model.safetensors")
+    config = json.loads((directory / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    (directory / "config.json").write_text(json.dumps(config))
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS[None])).logits[0].numpy()
+    made = to_gguf(open_model(directory))
+    assert {made.tensors[f"blk.3.ffn_{part}_exps.weight"].type for part in ("gate", "up", "down")} == {
+        "MXFP4"
+    }
+    logits = llama_cpp(convert(directory, type="F32"), TOKENS)
+    assert np.abs(logits - expected).max() < 2e-4 * expected.std()
+    # In MXFP4 llama.cpp rounds activations to 8 bits.
+    logits = llama_cpp(convert(directory), TOKENS)
+    assert np.corrcoef(logits.reshape(-1), expected.reshape(-1))[0, 1] > 0.999
+    huggingface.convert(open_model(directory), tmp_path / "plain", type="F32")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    with torch.no_grad():
+        plain = again(torch.tensor(TOKENS[None])).logits[0].numpy()
+    assert np.abs(plain - expected).max() < 1e-4 * expected.std()
+
+
 TINY_EYE = {
     "hidden_size": 32,
     "intermediate_size": 32,
@@ -432,6 +474,66 @@ def test_embeddings_match_transformers(family, save, convert, llama_cpp):
         expected = model(torch.tensor(tokens[None])).last_hidden_state[0].mean(0).numpy()
     vector = llama_cpp(path, tokens, embed=True)[0]
     assert np.abs(vector - expected / np.linalg.norm(expected)).max() < 1e-3
+
+
+EMBEDDING_GEMMA = {
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "sliding_window": 16,
+    "num_hidden_layers": 7,
+    "use_bidirectional_attention": True,
+}
+
+
+def add_modules(directory, **dense):
+    """Write what sentence-transformers does for mean pooling and two dense layers; returns their weights."""
+    from safetensors.torch import save_file
+
+    modules = [{"type": "sentence_transformers.models.Transformer", "path": ""}]
+    modules += [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]
+    weights = [torch.randn(96, 64) / 8, torch.randn(64, 96) / 8]
+    for number, weight in enumerate(weights, 2):
+        part = directory / f"{number}_Dense"
+        part.mkdir()
+        modules.append({"type": "sentence_transformers.models.Dense", "path": part.name})
+        stated = {"bias": False, "activation_function": "torch.nn.modules.linear.Identity"} | dense
+        (part / "config.json").write_text(json.dumps(stated))
+        save_file({"linear.weight": weight}, part / "model.safetensors")
+    (directory / "1_Pooling").mkdir()
+    (directory / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    (directory / "modules.json").write_text(json.dumps(modules))
+    return weights
+
+
+@pytest.mark.parametrize("heads", ["without heads", "with heads"])
+def test_embedding_gemma(heads, save, convert, llama_cpp):
+    """Attention both ways, and the two dense layers that follow the mean."""
+    model = build_encoder("Gemma3Text", EMBEDDING_GEMMA)
+    directory = save(model)
+    torch.manual_seed(1)
+    weights = add_modules(directory) if heads == "with heads" else []
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS[None])).last_hidden_state[0].mean(0)
+        for weight in weights:
+            expected = weight @ expected
+    vector = llama_cpp(convert(directory), TOKENS, embed=True)[0]
+    assert np.abs(vector - (expected / expected.norm()).numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "dense", "problem"),
+    [
+        ("Gemma3Text", {"bias": True}, "no bias or activation"),
+        ("Gemma3Text", {"activation_function": "torch.nn.modules.activation.Tanh"}, "no bias or activation"),
+        ("Bert", {}, "2 dense layers after its pooling"),
+    ],
+)
+def test_other_dense_layers_are_refused(name, dense, problem, save):
+    model = build_encoder(name, EMBEDDING_GEMMA if name == "Gemma3Text" else {})
+    directory = save(model)
+    add_modules(directory, **dense)
+    with pytest.raises(UnsupportedError, match=problem):
+        to_gguf(open_model(directory))
 
 
 MISTAKES = {

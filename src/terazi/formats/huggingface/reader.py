@@ -33,6 +33,10 @@ COMPANIONS = (
     "chat_template.json",
     "modules.json",
     "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+    "3_Dense/config.json",
+    "3_Dense/model.safetensors",
 )
 _MAX_JSON = 256_000_000
 

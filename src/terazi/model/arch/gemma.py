@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from terazi.model.arch.change import padded_rows, plus_one
 from terazi.model.arch.decoder import PARAMETERS, TENSORS
 from terazi.model.arch.qwen import QUERY_KEY_NORMS
 from terazi.model.arch.rope import rope_value
-from terazi.model.arch.table import Architecture, Back, Reader, Settings, To, integer, layers_of_kind, real
+from terazi.model.arch.table import Architecture, Back, Settings, To, integer, layers_of_kind, real
 
 __all__ = ["ARCHITECTURES", "GELU", "PER_LAYER", "THIRD", "WINDOWED"]
 
@@ -67,10 +65,8 @@ PER_LAYER = {
 """Embeddings per layer, and norms as they are (Gemma 3n and 4)."""
 
 
-def _softcap(name: str, default: float) -> Reader:
-    """Read a limit of logits; where there is none, a very high one, as llama.cpp always limits Gemma 2's."""
-    given = real(name, default=default)
-    return lambda settings: np.float32(2**20) if settings.get(name, 0) is None else given(settings)
+NO_CAP = 2.0**20
+"""llama.cpp always limits Gemma 2's logits: so high a limit changes none."""
 
 
 def _query_scale(largest: int) -> Callable[[Settings], Settings]:
@@ -99,8 +95,8 @@ ARCHITECTURES = (
         back=Back("gemma2", settings=_query_scale(46)),
         parameters=WINDOWED
         | {
-            "attn_logit_softcapping": _softcap("attn_logit_softcapping", 50.0),
-            "final_logit_softcapping": _softcap("final_logit_softcapping", 30.0),
+            "attn_logit_softcapping": real("attn_logit_softcapping", default=50.0, null=NO_CAP),
+            "final_logit_softcapping": real("final_logit_softcapping", default=30.0, null=NO_CAP),
         },
         tensors=TENSORS | SANDWICH | {"lm_head": None},
         expects=GELU,

@@ -111,18 +111,24 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Reads the first of several settings as one GGUF type. The first name is the one to write back."""
+    """Reads the first of several settings as one GGUF type. The first name is the one to write back.
+
+    ``null`` is what GGUF says where the configuration says null, which is otherwise as if it said nothing.
+    """
 
     names: tuple[str, ...]
     check: Callable[[str, Any], Any]
     default: Any = None
     required: bool = False
+    null: Any = None
 
     def __call__(self, settings: Settings) -> Any:
         """Read and check the value; see `Reader`."""
         found = next((name for name in self.names if settings.get(name) is not None), None)
         if found is not None:
             return self.check(found, settings[found])
+        if self.null is not None and any(name in settings for name in self.names):
+            return self.check(self.names[0], self.null)
         if self.default is not None:
             return self.check(self.names[0], self.default)
         if self.required:
@@ -147,9 +153,9 @@ def integer(*names: str, default: int | None = None, optional: bool = False) -> 
     return Field(names, _count, default, not optional)
 
 
-def real(*names: str, default: float | None = None) -> Field:
+def real(*names: str, default: float | None = None, null: float | None = None) -> Field:
     """Read the first of ``names`` as float32; the key is left out when there is none and no ``default``."""
-    return Field(names, _number, default)
+    return Field(names, _number, default, null=null)
 
 
 def flag(name: str) -> Field:
