@@ -426,7 +426,7 @@ def test_gpt_oss_in_mxfp4(save, convert, llama_cpp, tmp_path):
     assert np.abs(logits - expected).max() < 2e-4 * expected.std()
     # In MXFP4 llama.cpp rounds activations to 8 bits.
     logits = llama_cpp(convert(directory), TOKENS)
-    assert np.corrcoef(logits.reshape(-1), expected.reshape(-1))[0, 1] > 0.999
+    assert np.corrcoef(logits.reshape(-1), expected.reshape(-1))[0, 1] > 0.99
     huggingface.convert(open_model(directory), tmp_path / "plain", type="F32")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
     with torch.no_grad():
