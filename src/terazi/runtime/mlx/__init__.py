@@ -37,7 +37,8 @@ def open_engine(
     generation. Raises `MissingExtraError` without mlx-lm and `EngineError` with the reason when the model
     cannot be loaded.
     """
-    return Mlx(Path(path), context=context, embedding=embedding, timeout=timeout)
+    path = Path(path)
+    return Mlx(path.parent if path.is_file() else path, context=context, embedding=embedding, timeout=timeout)
 
 
 class Mlx(ChildLanguageModel):
@@ -54,7 +55,7 @@ class Mlx(ChildLanguageModel):
             else:
                 self.runtime = f"mlx-lm {version('mlx-lm')} (mlx {version('mlx')}, {_PLACE})"
         except PackageNotFoundError:
-            raise MissingExtraError("running MLX models", "mlx") from None
+            raise MissingExtraError("running MLX and Hugging Face directories", "mlx") from None
         if not (path / "config.json").is_file():
             raise NotFoundError(f"{path}: no directory with a config.json")
         if context < 1:
