@@ -4,7 +4,7 @@ import { ask, bytes, complain, element, lines } from "./app.js";
 const $ = (id) => document.getElementById(id);
 const COMPARING = { temperature: 0, seed: 1, cache_prompt: false };
 const panes = [];
-let models = [], running = null;
+let models = [], running = null, wanted = "";
 
 class Pane {
   constructor() {
@@ -152,17 +152,20 @@ function compare(on) {
   }
 }
 
-/** Show a model's chat. */
+/** Go to the chat with a model; `refresh` selects it once the view is there. */
 export function open(name) {
+  wanted = name;
   location.hash = "#chat";
-  if (panes[0].select.value !== name) { panes[0].select.value = name; panes[0].clear(); }
-  $("prompt").focus();
 }
 
 export async function refresh() {
   const known = await ask("/terazi/models").then((response) => response.json());
   models = known.models.filter((model) => model.served && !model.embedding);
   panes.forEach((pane) => pane.offer());
+  if (!wanted) return;
+  if (panes[0].select.value !== wanted) { panes[0].select.value = wanted; panes[0].clear(); }
+  wanted = "";
+  $("prompt").focus();
 }
 
 export function start() {
