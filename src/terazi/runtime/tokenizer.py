@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from terazi.errors import EngineError, UnsupportedError
+from terazi.errors import EngineError, UnsupportedError, UsageError
 from terazi.runtime.chat import render
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Tokenizer:
 
         file = directory / "tokenizer.json"
         if not file.is_file():
-            raise UnsupportedError(f"{directory}: no tokenizer.json, so it takes no text")
+            raise UnsupportedError(f"{directory}: no tokenizer.json, so it takes no texts")
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the package raises nothing narrower
@@ -60,18 +60,29 @@ class Tokenizer:
         """
         import numpy as np
 
+        found = self._encoded(texts, longest)
+        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        return {
+            name: np.array([getattr(encoding, column) for encoding in found], np.int64)
+            for name, column in columns.items()
+        }
+
+    def count(self, texts: Sequence[str], *, longest: int) -> int:
+        """Return the number of tokens of all texts. Raises `UsageError` for one longer than ``longest``."""
+        found = self._encoded(texts, longest)
+        for number, encoding in enumerate(found):
+            if encoding.overflowing:
+                raise UsageError(f"text {number} has more than {longest} tokens, the context size")
+        return sum(sum(encoding.attention_mask) for encoding in found)
+
+    def _encoded(self, texts: Sequence[str], longest: int) -> Any:
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.enable_truncation(longest)
         padding = self._tokenizer.padding or {}
         self._tokenizer.enable_padding(
             **{key: value for key, value in padding.items() if key.startswith("pad_")}
         )
-        found = self._tokenizer.encode_batch(list(texts))
-        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-        return {
-            name: np.array([getattr(encoding, column) for encoding in found], np.int64)
-            for name, column in columns.items()
-        }
+        return self._tokenizer.encode_batch(list(texts))
 
     def prompt(
         self, prompt: str | Sequence[Mapping[str, Any]], values: Mapping[str, Any] | None = None

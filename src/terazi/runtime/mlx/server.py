@@ -8,11 +8,13 @@ and writes on for a client that has left.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terazi.errors import EngineError, MissingExtraError
 from terazi.runtime.openai.answer import Piece, Writing
 from terazi.runtime.openai.server import Server
+from terazi.runtime.openai.turns import Embedding, Turns
 from terazi.runtime.server import ServerOptions, serve
 
 if TYPE_CHECKING:
@@ -70,6 +72,13 @@ def _pieces(context: Any, responses: Iterator[Any]) -> Generator[Piece]:
 
 def _start(options: ServerOptions) -> Server:
     try:
+        if options.embedding:
+            from terazi.runtime.mlx.encoder import Encoder
+
+            turns, path = Turns(), Path(options.model)
+            encoder = turns.take(Encoder, path, context=options.context)
+            engine = Embedding(turns, encoder.tokenizer, encoder.embed, longest=options.context)
+            return Server(engine, options)
         from terazi.runtime.mlx.generation import Generation
     except ImportError:
         raise MissingExtraError("running MLX models", "mlx") from None

@@ -8,42 +8,21 @@ here, token by token, and none waits for the end of another.
 from __future__ import annotations
 
 import secrets
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from terazi.errors import EngineError, TeraziError, UsageError
+from terazi.errors import UsageError
 from terazi.runtime.openai.answer import Piece, Writing
 from terazi.runtime.openai.server import Server
+from terazi.runtime.openai.turns import Embedding, Turns
 from terazi.runtime.server import ServerOptions, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-    from typing import ParamSpec, TypeVar
-
-    import numpy as np
+    from collections.abc import Generator
 
     from terazi.runtime.openai.request import Ask
 
-    P = ParamSpec("P")
-    R = TypeVar("R")
-
 __all__ = ["ServerOptions"]
-
-
-class _Turns:
-    """Runs calls one after the other, in the order in which threads ask."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1)
-
-    def take(self, call: Callable[P, R], *values: P.args, **named: P.kwargs) -> R:
-        try:
-            return self._thread.submit(call, *values, **named).result()
-        except TeraziError:
-            raise
-        except RuntimeError as error:
-            raise EngineError(f"onnxruntime: {str(error).splitlines()[0]}"[:500]) from None
 
 
 class _Language:
@@ -57,7 +36,7 @@ class _Language:
         self._decoder = Decoder(
             directory, threads=options.threads, context=options.context, template=options.template
         )
-        self._turns = _Turns()
+        self._turns = Turns()
 
     def begin(self, ask: Ask) -> Writing:
         decoder, sampling = self._decoder, ask.sampling
@@ -97,25 +76,16 @@ def _next(generator: Any) -> int:
     return int(generator.get_next_tokens()[0])
 
 
-class _Encoder:
-    """An `Embedder` over onnxruntime."""
-
-    def __init__(self, file: Path, options: ServerOptions) -> None:
-        from terazi.runtime.onnxruntime.session import Session
-
-        self._session = Session(file, threads=options.threads, context=options.context)
-        self._turns = _Turns()
-
-    def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
-        count = self._turns.take(self._session.token_count, texts)
-        return self._turns.take(self._session.embed, texts), count
-
-
 def _start(options: ServerOptions) -> Server:
     path = Path(options.model)
     if (path / "genai_config.json").is_file():
         return Server(_Language(path, options), options)
-    return Server(_Encoder(path / "model.onnx" if path.is_dir() else path, options), options)
+    from terazi.runtime.onnxruntime.session import Session
+
+    file = path / "model.onnx" if path.is_dir() else path
+    session = Session(file, threads=options.threads, context=options.context)
+    engine = Embedding(Turns(), session.tokenizer, session.embed, longest=options.context)
+    return Server(engine, options)
 
 
 if __name__ == "__main__":

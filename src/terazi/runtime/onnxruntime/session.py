@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 
-from terazi.errors import EngineError, UnsupportedError, UsageError
+from terazi.errors import EngineError, UnsupportedError
+from terazi.runtime.pooling import pool
+from terazi.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["Session"]
 
@@ -41,7 +43,11 @@ class Session:
         self.outputs = [value.name for value in self._session.get_outputs()]
         self._directory = path.parent
         self._context = context
-        self._tokenizer: Any = None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer beside the model; raises `UnsupportedError` without one."""
+        return Tokenizer(self._directory)
 
     def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return every output, in the model's order."""
@@ -52,23 +58,11 @@ class Session:
 
     def feeds(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Tokenize and pad ``texts`` into the inputs this model takes."""
-        encodings = self._tokenize().encode_batch(list(texts))
-        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        columns = self.tokenizer.batch(texts, longest=self._context)
         unknown = self.inputs.keys() - columns.keys()
         if unknown:
             raise UnsupportedError(f"the model takes {', '.join(sorted(unknown))}: texts alone do not run it")
-        return {
-            name: np.array([getattr(encoding, columns[name]) for encoding in encodings], _TYPES[kind])
-            for name, kind in self.inputs.items()
-        }
-
-    def token_count(self, texts: Sequence[str]) -> int:
-        """Number of tokens of ``texts`` without padding. Raises `UsageError` where one would be cut."""
-        encodings = self._tokenize().encode_batch(list(texts))
-        for number, encoding in enumerate(encodings):
-            if encoding.overflowing:
-                raise UsageError(f"text {number} has more than {self._context} tokens, the context size")
-        return sum(sum(encoding.attention_mask) for encoding in encodings)
+        return {name: columns[name].astype(_TYPES[kind]) for name, kind in self.inputs.items()}
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return unit vectors, pooled as ``1_Pooling/config.json`` says (the mean where it says nothing)."""
@@ -77,8 +71,9 @@ class Session:
             feeds = self.feeds(texts[start : start + _BATCH])
             states = self.run(feeds)[0].astype(np.float32)
             if states.ndim == 3:
-                states = self._pool(states, feeds["attention_mask"])
-            pieces.append(states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12))
+                pieces.append(pool(states, feeds["attention_mask"], self._directory))
+            else:
+                pieces.append(states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12))
         return np.concatenate(pieces)
 
     def time(self, *, batch: int, tokens: int, repeats: int) -> list[float]:
@@ -99,28 +94,6 @@ class Session:
             self.run(feeds)
             seconds.append(time.perf_counter() - started)
         return seconds
-
-    def _tokenize(self) -> Any:
-        if self._tokenizer is None:
-            from tokenizers import Tokenizer
-
-            file = self._directory / "tokenizer.json"
-            if not file.is_file():
-                raise UnsupportedError(f"{file}: missing, so texts cannot be tokenized for this model")
-            self._tokenizer = Tokenizer.from_file(str(file))
-            self._tokenizer.enable_truncation(self._context)
-            padding = self._tokenizer.padding or {}
-            kept = {key: value for key, value in padding.items() if key.startswith("pad_")}
-            self._tokenizer.enable_padding(**kept)
-        return self._tokenizer
-
-    def _pool(self, states: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        file = self._directory / "1_Pooling" / "config.json"
-        pooling = json.loads(file.read_text()) if file.is_file() else {}
-        if pooling.get("pooling_mode_cls_token"):
-            return states[:, 0]
-        weights = mask[..., None].astype(np.float32)
-        return (states * weights).sum(1) / np.maximum(weights.sum(1), 1)
 
 
 def _first_line(error: Exception) -> str:
