@@ -69,7 +69,7 @@ class Session:
     def tokenizer(self) -> Tokenizer:
         """The directory's tokenizer; raises `UnsupportedError` without one."""
         if self._tokenizer is None:
-            raise UnsupportedError(f"{self._directory}: no tokenizer.json, so it takes no text")
+            raise UnsupportedError(f"{self._directory}: no tokenizer.json, so it takes no texts")
         return self._tokenizer
 
     @property
