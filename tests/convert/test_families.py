@@ -286,6 +286,30 @@ DECODERS |= {
         "Exaone4",
         {"sliding_window": 8, "num_hidden_layers": 64, "hidden_size": 32, "num_attention_heads": 2},
     ),
+    "stablelm": ("StableLm", {"partial_rotary_factor": 0.5, "use_qkv_bias": True}),
+    "seed_oss": ("SeedOss", {"head_dim": 16, "attention_bias": True, "attention_out_bias": False}),
+    "falcon-h1": (
+        "FalconH1",
+        {
+            "mamba_d_ssm": 128,
+            "mamba_n_heads": 8,
+            "mamba_d_head": 16,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 16,
+            "mamba_chunk_size": 16,
+            "mamba_norm_before_gate": False,
+            "mamba_rms_norm": True,
+            "embedding_multiplier": 2.0,
+            "lm_head_multiplier": 0.5,
+            "mlp_multipliers": [0.8, 1.3],
+            "key_multiplier": 0.7,
+            "attention_in_multiplier": 1.2,
+            "attention_out_multiplier": 0.9,
+            "ssm_multipliers": [0.9, 1.1, 0.8, 1.2, 0.7],
+            "ssm_in_multiplier": 1.1,
+            "ssm_out_multiplier": 0.6,
+        },
+    ),
     "glm4": ("Glm4", {"head_dim": 16, "partial_rotary_factor": 0.5}),
     "nemotron": ("Nemotron", {}),
     "arcee": ("Arcee", {}),
@@ -444,9 +468,28 @@ TINY_EYE = {
 }
 
 
-@pytest.mark.parametrize("family", ["gemma3", "mistral3"])
+QWEN_EYE = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
+SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]}
+
+
+def with_eye(name, eye, text, **others):
+    """Build a model of text and images from transformers' classes."""
+    config = getattr(transformers, f"{name}Config")(text_config=SMALL | text, vision_config=eye, **others)
+    config._attn_implementation = "eager"
+    return getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mistral3", "qwen2vl", "qwen2.5vl", "qwen3vl", "smolvlm"])
 def test_the_text_part_of_a_multimodal_model(family, save, convert, llama_cpp):
-    if family == "gemma3":
+    if family == "smolvlm":
+        text = {"model_type": "llama", "head_dim": 16}
+        model = with_eye("SmolVLM", TINY_EYE, text, image_token_id=319)
+    elif family.startswith("qwen"):
+        name = {"qwen2vl": "Qwen2VL", "qwen2.5vl": "Qwen2_5_VL", "qwen3vl": "Qwen3VL"}[family]
+        eye = QWEN_EYE | ({"embed_dim": 32, "hidden_size": 64} if family == "qwen2vl" else {})
+        eye |= {"deepstack_visual_indexes": [0]} if family == "qwen3vl" else {}
+        model = with_eye(name, eye, {"head_dim": 16, "rope_parameters": SECTIONS}, image_token_id=319)
+    elif family == "gemma3":
         text = SMALL | DECODERS["gemma3"][1]
         config = transformers.Gemma3Config(
             text_config=text, vision_config=TINY_EYE, mm_tokens_per_image=4, image_token_index=319

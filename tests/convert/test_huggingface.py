@@ -54,6 +54,15 @@ ROUND_TRIPS = [
     "ernie4_5",
     "nemotron",
     "arcee",
+    "stablelm",
+    "olmo",
+    "olmoe",
+    "command-r",
+    "cohere2",
+    "exaone4",
+    "glm4",
+    "hunyuan-dense",
+    "seed_oss",
 ]
 
 

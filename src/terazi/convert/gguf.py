@@ -30,7 +30,7 @@ _WRAPPERS = re.compile(
 )
 # Other modalities of a multimodal checkpoint: their own files in llama.cpp, so not part of this one.
 _OTHER_PARTS = re.compile(
-    r"(?:^|\.)(?:vision_\w+|visual|audio_\w+|multi_modal_projector|embed_vision|embed_audio|vision_model|mtp)\."
+    r"(?:^|\.)(?:vision_\w+|visual|audio_\w+|multi_modal_projector|connector|embed_vision|embed_audio|vision_model|mtp)\."
 )
 # GGUF names that llama.cpp wants in F32 although they are matrices.
 _FULL_PRECISION = ("ffn_gate_inp", "ssm_conv1d", "shortconv.conv", "token_types", "position_embd")

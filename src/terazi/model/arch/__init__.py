@@ -22,6 +22,7 @@ _MODULES = (
     "cohere",
     "ernie",
     "exaone",
+    "falcon",
     "gemma",
     "gemma3n",
     "gemma4",
@@ -41,6 +42,8 @@ _MODULES = (
     "phi",
     "qwen",
     "qwen35",
+    "qwen_vl",
+    "stablelm",
     "starcoder2",
 )
 

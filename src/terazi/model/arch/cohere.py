@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from terazi.model.arch.decoder import LAYER_NORMED, TENSORS
 from terazi.model.arch.qwen import QUERY_KEY_NORMS
-from terazi.model.arch.table import Architecture, integer, layers_of_kind, real
+from terazi.model.arch.table import Architecture, Back, integer, layers_of_kind, real
 
 __all__ = ["ARCHITECTURES"]
 
@@ -17,6 +17,7 @@ ARCHITECTURES = (
     Architecture(
         name="command-r",
         classes=("CohereForCausalLM",),
+        back=Back("cohere"),
         parameters=SCALED,
         tensors=TENSORS | QUERY_KEY_NORMS,
         expects={"hidden_act": ("silu",)},
@@ -24,6 +25,7 @@ ARCHITECTURES = (
     Architecture(
         name="cohere2",
         classes=("Cohere2ForCausalLM",),
+        back=Back("cohere2"),
         parameters=SCALED
         | {
             "attention.sliding_window": integer("sliding_window"),

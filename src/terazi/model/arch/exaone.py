@@ -8,7 +8,7 @@ from terazi.errors import UnsupportedError
 from terazi.model.arch.decoder import PARAMETERS, TENSORS
 from terazi.model.arch.qwen import QUERY_KEY_NORMS
 from terazi.model.arch.rope import frequencies
-from terazi.model.arch.table import Architecture, Settings, integer, layers_of_kind
+from terazi.model.arch.table import Architecture, Back, Settings, integer, layers_of_kind
 
 __all__ = ["ARCHITECTURES"]
 
@@ -25,6 +25,7 @@ ARCHITECTURES = (
     Architecture(
         name="exaone4",
         classes=("Exaone4ForCausalLM",),
+        back=Back("exaone4"),
         parameters=PARAMETERS
         | {
             "attention.sliding_window": _window,

@@ -6,7 +6,7 @@ import numpy as np
 
 from terazi.model.arch.decoder import ATTENTION, HEAD, PARAMETERS
 from terazi.model.arch.rope import rope
-from terazi.model.arch.table import Architecture, Settings, head_size
+from terazi.model.arch.table import Architecture, Back, Settings, head_size
 
 __all__ = ["ARCHITECTURES"]
 
@@ -20,6 +20,7 @@ ARCHITECTURES = (
     Architecture(
         name="glm4",
         classes=("Glm4ForCausalLM",),
+        back=Back("glm4"),
         parameters=PARAMETERS | {"rope.dimension_count": _rotary},
         tensors=HEAD
         | ATTENTION

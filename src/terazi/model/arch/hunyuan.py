@@ -6,7 +6,7 @@ import numpy as np
 
 from terazi.model.arch.decoder import PARAMETERS, TENSORS
 from terazi.model.arch.rope import rope
-from terazi.model.arch.table import Architecture, Settings, head_size
+from terazi.model.arch.table import Architecture, Back, Settings, head_size
 
 __all__ = ["ARCHITECTURES"]
 
@@ -25,6 +25,7 @@ ARCHITECTURES = (
     Architecture(
         name="hunyuan-dense",
         classes=("HunYuanDenseV1ForCausalLM",),
+        back=Back("hunyuan_v1_dense"),
         parameters=PARAMETERS | {"rope.freq_base": _theta},
         tensors=TENSORS
         | {

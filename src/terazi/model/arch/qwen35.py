@@ -15,18 +15,31 @@ from terazi.model.arch.decoder import EXPERTS, PARAMETERS, SHARED_EXPERT, TENSOR
 from terazi.model.arch.mamba import decay
 from terazi.model.arch.qwen import QUERY_KEY_NORMS, SILU
 from terazi.model.arch.rope import rope
-from terazi.model.arch.table import Architecture, Change, Settings, Source, To, integer, layers_of_kind
+from terazi.model.arch.table import (
+    Architecture,
+    Change,
+    Reader,
+    Settings,
+    Source,
+    To,
+    integer,
+    layers_of_kind,
+)
 from terazi.model.tensor import Tensor
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "sections"]
 
 
-def _sections(settings: Settings) -> np.ndarray:
-    """How many rotary pairs follow time, height and width; a text has only time."""
-    sections = rope(settings).get("mrope_section") or [11, 11, 10]
-    if not isinstance(sections, list) or not all(isinstance(size, int) for size in sections[:4]):
-        raise FormatError("config.json", "mrope_section is not a list of counts")
-    return np.array([*sections, 0, 0, 0, 0][:4], np.int32)
+def sections(*usual: int) -> Reader:
+    """Read how many rotary pairs follow time, height and width; a text has only time."""
+
+    def read(settings: Settings) -> np.ndarray:
+        found = rope(settings).get("mrope_section") or [*usual]
+        if not isinstance(found, list) or not all(isinstance(size, int) for size in found[:4]):
+            raise FormatError("config.json", "mrope_section is not a list of counts")
+        return np.array([*found, 0, 0, 0, 0][:4], np.int32)
+
+    return read
 
 
 def _inner(settings: Settings) -> np.uint32:
@@ -86,7 +99,7 @@ HYBRID = PARAMETERS | {
     "attention.value_length": integer("head_dim", default=256),
     "attention.recurrent_layers": layers_of_kind("linear_attention"),
     "rope.dimension_count": _rotary,
-    "rope.dimension_sections": _sections,
+    "rope.dimension_sections": sections(11, 11, 10),
     "ssm.conv_kernel": integer("linear_conv_kernel_dim", default=4),
     "ssm.state_size": integer("linear_key_head_dim", default=128),
     "ssm.group_count": integer("linear_num_key_heads", default=16),
