@@ -1,12 +1,15 @@
 """Speculative decoding: the same answers, from a draft model or from the conversation itself."""
 
 import json
+import os
+import subprocess
+import sys
 import urllib.request
 
 import pytest
 
 from terazi.errors import NotFoundError, UnsupportedError
-from terazi.formats import open_model
+from terazi.formats import gguf, open_model
 from terazi.registry import Store
 from terazi.serve.create import create
 from terazi.serve.draft import check_draft
@@ -58,6 +61,31 @@ def test_answers_stay_and_guesses_are_counted(guessing):
         assert guessing.metric("terazi_tokens_total", model=name, kind="drafted") == drafted
         assert guessing.metric("terazi_tokens_total", model=name, kind="accepted") == accepted
     assert guessing.metric("terazi_tokens_total", model=MODEL, kind="drafted") == 0
+
+
+def test_a_draft_on_the_command_line(start, home, small):
+    server = start(MODEL, "--draft", small, "--context", 256, "--parallel", 1, "--gpu-layers", 0)
+    _, timings = complete(server, MODEL, PROMPTS[0], tokens=8)
+    assert timings["draft_n"] > 0
+
+
+def test_a_draft_that_does_not_fit_ends_it_at_once(home, two_layers, tmp_path):
+    model = open_model(two_layers)
+    other = gguf.write(
+        tmp_path / "other.gguf",
+        {**model.metadata, "tokenizer.ggml.pre": "qwen2"},
+        list(model.tensors.values()),
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "terazi", "serve", MODEL, "--port", "0", "--draft", str(other)],
+        env=os.environ | {"TERAZI_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "cannot draft for" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_draft_model_is_kept_with_the_model(home, small, tmp_path):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 __all__ = ["GpuLayers"]
 
 
+_MOST = 100_000
+
+
 class GpuLayers(click.ParamType):
     """A number of layers, or ``auto``, which becomes -1."""
 
@@ -21,4 +24,6 @@ class GpuLayers(click.ParamType):
         """Return the number, or fail as a wrong one does."""
         if value == "auto" or value == -1:
             return -1
-        return click.IntRange(0, 10_000).convert(value, param, ctx)
+        if not str(value).isdecimal() or int(value) > _MOST:
+            self.fail(f"{value!r} is neither auto nor a number of layers", param, ctx)
+        return int(value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from terazi.cli.gpu import GpuLayers
 from terazi.cli.output import json_option, progress_bars, write_json
 from terazi.cli.real import Real
 
@@ -41,6 +42,10 @@ Examples:
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Makes answers repeatable."
 )
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; by default all there are.")
+@click.option(
+    "--gpu-layers", type=GpuLayers(), default="auto", show_default=True,
+    help="Layers of a GGUF model to put on GPUs: what their free memory holds, or a number.",
+)  # fmt: skip
 @click.option("--make", is_flag=True, help="Quantize a variant that the store lacks, from its base.")
 @json_option
 def command(model: str, prompt: str | None, make: bool, as_json: bool, **options: Any) -> None:
@@ -64,7 +69,8 @@ def command(model: str, prompt: str | None, make: bool, as_json: bool, **options
     messages: list[dict[str, str]] | None = [dict(message) for message in settings.get("messages", ())]
     if system := options.pop("system") or settings.get("system"):
         messages.insert(0, {"role": "system", "content": system})
-    with open_writer(path, context=options.pop("context"), threads=options.pop("threads")) as engine:
+    loading = {name: options.pop(name) for name in ("context", "threads", "gpu_layers")}
+    with open_writer(path, **loading) as engine:
         if not _chats(path):
             messages = None
             click.echo(f"note: {model} has no chat template: it continues your text", err=True)

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from terazi.runtime import server
+from terazi.runtime.llamacpp.devices import look
 
 __all__ = ["NGRAM", "ServerOptions"]
 
@@ -49,6 +50,8 @@ def _start(options: ServerOptions) -> Any:
     params.ui = False
     params.endpoint_slots = False
     params.n_gpu_layers = options.gpu_layers
+    # Fitting loads a model's outline first, a third of a small one's loading time.
+    params.fit_params = any(device.kind == "gpu" for device in look())
     if options.template:
         params.chat_template = options.template
     if options.adapters:
