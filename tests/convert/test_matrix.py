@@ -214,4 +214,4 @@ def test_a_stored_name_is_converted(sources, tmp_path):
     Store().add(sources["gguf"], "mine:1", share="link")
     done = CliRunner().invoke(command, ["mine:1", str(tmp_path / "out"), "--to", "safetensors"])
     assert done.exit_code == 0, done.output
-    assert open_model(tmp_path / "out").config.blocks == 2
+    assert open_model(tmp_path / "out").config.block_count == 2
