@@ -193,18 +193,22 @@ def quantize_collection(
     Without ``presets`` it is the usual series, from Q8_0 down to the smallest that ``calibration`` allows.
     ``options`` and errors are those of `quantize`. No file appears unless all are complete.
     """
-    from pathlib import Path
-
     from terazi.model import Model
-    from terazi.quantize import apply_many, collection_path, open_source, plan_collection
+    from terazi.quantize import (
+        apply_many,
+        collection_directory,
+        collection_path,
+        open_source,
+        plan_collection,
+    )
 
     source = open_source(model if isinstance(model, Model) else open_model(model))
     plans = plan_collection(source, presets, calibration=calibration, **options)
-    Path(output).mkdir(parents=True, exist_ok=True)
-    paths = [collection_path(output, source, plan) for plan in plans]
-    return apply_many(
-        plans, source, paths, calibration=calibration, threads=threads, force=force, progress=progress
-    )
+    with collection_directory(output):
+        paths = [collection_path(output, source, plan) for plan in plans]
+        return apply_many(
+            plans, source, paths, calibration=calibration, threads=threads, force=force, progress=progress
+        )
 
 
 def propose(  # noqa: PLR0913

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from terazi.dtypes import TYPES
+from terazi.figures import size, three_digits
 from terazi.report.charts import Point, chart
 from terazi.search.limits import figure
 from terazi.search.variants.family import named_precision
@@ -316,14 +317,7 @@ def _device_facts(device: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _bytes(value: float) -> str:
-    for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= divisor:
-            return (
-                f"{value / divisor:.3g} {unit}"
-                if value < 1000 * divisor
-                else f"{value / divisor:,.0f} {unit}"
-            )
-    return f"{value:.0f} B"
+    return size(value, three_digits)
 
 
 def _number(value: float | None, digits: int = 3) -> str:
