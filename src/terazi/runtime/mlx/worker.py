@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,8 @@ class Worker:
     def open(self, call: Message, emit: Emit) -> Message:
         """Load a model."""
         values = call.values
+        # transformers, of which mlx-lm uses nothing here, would import it: a second and 190 MB.
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
         try:
             if values["embedding"]:
                 from terazi.runtime.mlx.encoder import Encoder as Model
