@@ -193,21 +193,25 @@ def quantize_collection(
     Without ``presets`` it is the usual series, from Q8_0 down to the smallest that ``calibration`` allows.
     ``options`` and errors are those of `quantize`. No file appears unless all are complete.
     """
-    from pathlib import Path
-
     from terazi.model import Model
-    from terazi.quantize import apply_many, collection_path, open_source, plan_collection
+    from terazi.quantize import (
+        apply_many,
+        collection_directory,
+        collection_path,
+        open_source,
+        plan_collection,
+    )
 
     source = open_source(model if isinstance(model, Model) else open_model(model))
     plans = plan_collection(source, presets, calibration=calibration, **options)
-    Path(output).mkdir(parents=True, exist_ok=True)
-    paths = [collection_path(output, source, plan) for plan in plans]
-    return apply_many(
-        plans, source, paths, calibration=calibration, threads=threads, force=force, progress=progress
-    )
+    with collection_directory(output):
+        paths = [collection_path(output, source, plan) for plan in plans]
+        return apply_many(
+            plans, source, paths, calibration=calibration, threads=threads, force=force, progress=progress
+        )
 
 
-def propose(
+def propose(  # noqa: PLR0913
     model: Path | str,
     *,
     device: Path | str = "this-machine",
@@ -215,13 +219,16 @@ def propose(
     budget: Budget | None = None,
     context: int | None = None,
     types: Sequence[str] = (),
+    formats: Sequence[str] = (),
+    thorough: bool = False,
     calibration: Calibration | None = None,
     progress: Progress = silent,
 ) -> Study:
     """Plan the variants that `optimize` would make of a model, with sizes and memory; nothing runs.
 
-    ``device`` and ``use_case`` are names (see `terazi.devices`) or TOML files. ``types`` are presets
-    and ONNX recipes, by default one per step of size. Raises what `open_model` raises, and
+    ``device`` and ``use_case`` are names (see `terazi.devices`) or TOML files. ``types`` are GGUF
+    presets, ONNX and MLX recipes; without them ``formats`` (gguf, onnx, mlx) get their usual ones, all of
+    them with ``thorough``. Raises what `open_model` raises, and
     `UsageError` for what cannot be.
     """
     from terazi import devices, search
@@ -236,7 +243,9 @@ def propose(
         devices.use_case(use_case),
         budget or devices.Budget(),
         context=context,
-        presets=types or None,
+        types=types or None,
+        formats=formats,
+        thorough=thorough,
         calibration=calibration,
     )
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from terazi.errors import ExistsError, NotFoundError, UsageError
+from terazi.errors import ExistsError, NotFoundError, TeraziError, UsageError
+from terazi.figures import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["atomic_write", "sha256", "write_bytes", "write_text"]
+__all__ = ["atomic_write", "check_space", "sha256", "write_bytes", "write_text"]
 
 _CHUNK = 1 << 22
 
@@ -59,6 +61,19 @@ def _claim(temporary: Path, path: Path) -> None:
         raise
     except OSError:
         path.open("xb").close()
+
+
+def check_space(directory: Path | str, nbytes: int, *, estimated: bool = False) -> None:
+    """Raise `TeraziError` when the disk of ``directory`` has fewer free bytes than what is to be written."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        return
+    free = shutil.disk_usage(directory).free
+    if free < nbytes:
+        raise TeraziError(
+            f"{directory}: {'about ' if estimated else ''}{size(nbytes)} are needed, {size(free)} are free",
+            hint="make room or choose another output directory",
+        )
 
 
 def write_bytes(path: Path | str, data: bytes, *, force: bool = False) -> Path:

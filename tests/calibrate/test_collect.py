@@ -10,6 +10,7 @@ import terazi
 from terazi.calibrate import Corpus, collect, load, save
 from terazi.cli.calibrate import command
 from terazi.errors import EngineError, ExistsError, TeraziError, UsageError
+from terazi.formats import open_model
 
 OPTIONS = {"context": 64, "threads": 1}
 
@@ -160,3 +161,10 @@ def test_llama_quantize_weighs_with_it(model, tmp_path, corpus):
     }
     assert {"blk.0.attn_q.weight", "blk.0.ffn_up_exps.weight"} <= different
     assert different <= set(calibration)
+
+
+def test_more_context_than_the_model_was_trained_for_is_refused(model, corpus):
+    trained = open_model(model).config.context_length
+    with pytest.raises(UsageError, match=f"trained for {trained} tokens, not {trained + 1}"):
+        collect(model, corpus, context=trained + 1, threads=1)
+    assert collect(model, corpus, threads=1, chunks=1).chunk_size == min(512, trained)

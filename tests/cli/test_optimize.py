@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from terazi.formats import open_model
+from terazi.registry.reports import kept_reports
 
 USE_CASE = """
 title = "Greeting"
@@ -58,6 +59,7 @@ def test_it_measures_recommends_and_delivers(run, arguments, tmp_path):
     assert "recommended" in done.out
     assert "Q4_0 scores highest for greeting" in done.out
     assert "Traceback" not in done.err
+    assert len(kept_reports()) == 1, "`terazi serve` shows the report"
     report = json.loads(Path("out/report.json").read_text())
     page = Path("out/report.html").read_text()
     pick = report["recommendation"]["pick"]

@@ -1,6 +1,7 @@
 """``terazi quantize`` from the outside: files, plans, series, JSON, and one clear line for each mistake."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,3 +129,31 @@ def test_a_series_from_python_makes_its_directory(tmp_path, reference_9m):
     artifacts = quantize_collection(reference_9m, ["Q8_0", "Q4_0"], output=tmp_path / "new" / "series")
     assert [artifact.path.parent for artifact in artifacts] == [tmp_path / "new" / "series"] * 2
     assert all(artifact.path.is_file() for artifact in artifacts)
+
+
+def test_a_series_without_room_leaves_no_directory(terazi, directory, monkeypatch):
+    usage = shutil.disk_usage(directory)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    done = terazi("tiny-F16.gguf", "a/b", "--collection", "--type", "Q8_0")
+    assert done.returncode == 1
+    assert "are needed, 1.0 kB are free" in done.stderr
+    assert [file.name for file in directory.iterdir()] == ["tiny-F16.gguf"]
+
+
+def test_a_series_needs_a_directory(terazi, directory):
+    done = terazi("tiny-F16.gguf", "tiny-F16.gguf", "--collection")
+    assert done.returncode == 2
+    assert "tiny-F16.gguf: is a file" in done.stderr
+
+
+def test_importance_is_no_directory(terazi, directory):
+    done = terazi("tiny-F16.gguf", "out.gguf", "--importance", str(directory))
+    assert done.returncode == 2
+    assert f"{directory}: is a directory" in done.stderr
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "2", "-0.1"])
+def test_a_share_is_a_number_from_0_to_1(terazi, share):
+    done = terazi("model.onnx", "out", "--type", "int4", "--spare", share)
+    assert done.returncode == 2
+    assert "--spare" in done.stderr

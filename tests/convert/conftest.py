@@ -75,6 +75,10 @@ def randomize(model):
                 parameter.copy_(noise)
             else:
                 parameter.copy_(noise * 1.5 / math.sqrt(parameter.shape[-1]))
+        stored = model.state_dict()
+        for name, buffer in model.named_buffers():
+            if name in stored and buffer.is_floating_point():
+                buffer.add_(torch.randn_like(buffer) * 0.2)
 
 
 @pytest.fixture

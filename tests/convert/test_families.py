@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from terazi.convert import huggingface
 from terazi.convert.gguf import to_gguf
+from terazi.errors import UnsupportedError
 from terazi.formats import gguf, open_model
 
 torch = pytest.importorskip("torch")
@@ -217,6 +219,102 @@ DECODERS |= {
     ),
 }
 
+DECODERS |= {
+    "gemma2-no-softcaps": (
+        "Gemma2",
+        {
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 8,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        },
+    ),
+    "gemma4-experts": (
+        "Gemma4",
+        {
+            "head_dim": 16,
+            "global_head_dim": 32,
+            "num_hidden_layers": 6,
+            "hidden_size_per_layer_input": 0,
+            "sliding_window": 8,
+            "enable_moe_block": True,
+            "num_experts": 4,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 32,
+        },
+    ),
+    "gpt-oss": (
+        "GptOss",
+        {
+            "head_dim": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": 8,
+            "num_hidden_layers": 4,
+            "rope_parameters": YARN | {"truncate": True},
+        },
+    ),
+    "lfm2moe": (
+        "Lfm2Moe",
+        EXPERTS
+        | {
+            "layer_types": ["conv", "full_attention", "conv"],
+            "conv_L_cache": 3,
+            "num_experts": 4,
+            "num_dense_layers": 1,
+        },
+    ),
+    "qwen3next": (
+        "Qwen3Next",
+        DELTA | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 64},
+    ),
+    "ernie4_5": ("Ernie4_5", {"head_dim": 16}),
+    "ernie4_5-moe": (
+        "Ernie4_5_Moe",
+        {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2},
+    ),
+    "hunyuan-dense": (
+        "HunYuanDenseV1",
+        {
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 1000.0, "factor": 1.0},
+        },
+    ),
+    "exaone4": ("Exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 3}),
+    "exaone4-window": (
+        "Exaone4",
+        {"sliding_window": 8, "num_hidden_layers": 64, "hidden_size": 32, "num_attention_heads": 2},
+    ),
+    "stablelm": ("StableLm", {"partial_rotary_factor": 0.5, "use_qkv_bias": True}),
+    "seed_oss": ("SeedOss", {"head_dim": 16, "attention_bias": True, "attention_out_bias": False}),
+    "falcon-h1": (
+        "FalconH1",
+        {
+            "mamba_d_ssm": 128,
+            "mamba_n_heads": 8,
+            "mamba_d_head": 16,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 16,
+            "mamba_chunk_size": 16,
+            "mamba_norm_before_gate": False,
+            "mamba_rms_norm": True,
+            "embedding_multiplier": 2.0,
+            "lm_head_multiplier": 0.5,
+            "mlp_multipliers": [0.8, 1.3],
+            "key_multiplier": 0.7,
+            "attention_in_multiplier": 1.2,
+            "attention_out_multiplier": 0.9,
+            "ssm_multipliers": [0.9, 1.1, 0.8, 1.2, 0.7],
+            "ssm_in_multiplier": 1.1,
+            "ssm_out_multiplier": 0.6,
+        },
+    ),
+    "glm4": ("Glm4", {"head_dim": 16, "partial_rotary_factor": 0.5}),
+    "nemotron": ("Nemotron", {}),
+    "arcee": ("Arcee", {}),
+}
+
 # Encoders: name -> transformers class and what its configuration has beyond `SMALL`.
 ENCODERS = {
     "bert": ("Bert", {}),
@@ -237,7 +335,7 @@ TOKENS = np.random.default_rng(7).integers(1, VOCABULARY, 48)
 
 # llama.cpp computes GELU from a table of half-precision values.
 GELU = {"gemma", "gemma2", "gemma3", "gemma4", "gemma4-shared-values", "phi2", "starcoder2", "gpt2"}
-GELU |= {"gptneox", "gptneox-serial"}
+GELU |= {"gptneox", "gptneox-serial", "gemma2-no-softcaps", "gemma4-experts"}
 
 
 def build(name, extra):
@@ -263,7 +361,8 @@ def build_encoder(name, extra):
 
 # The largest difference allowed, as a share of the logits' spread (2e-4 where nothing is said): both compute
 # in float32, in different orders.
-TOLERANCES = dict.fromkeys(GELU, 3e-3) | {"gemma3n": 5e-2}  # 25 layers, each with that GELU
+# Gemma 4 has 14 of that GELU, Gemma 3n 25 layers with it.
+TOLERANCES = dict.fromkeys(GELU, 3e-3) | {"gemma4": 5e-3, "gemma3n": 5e-2}
 
 
 @pytest.fixture
@@ -319,6 +418,46 @@ def test_minicpm_is_granite_with_other_words(save, convert, llama_cpp):
     assert np.abs(llama_cpp(convert(directory), TOKENS) - expected).max() < 2e-4 * expected.std()
 
 
+def test_gpt_oss_in_mxfp4(save, convert, llama_cpp, tmp_path):
+    """Experts as OpenAI publishes them: kept bit by bit in GGUF, decoded on request and for safetensors."""
+    from safetensors.torch import load_file, save_file
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    model = build(*DECODERS["gpt-oss"])
+    directory = save(model)
+    tensors = load_file(directory / "model.safetensors")
+    torch.manual_seed(2)
+    for layer in range(4):
+        for name, shape in (("gate_up_proj", (4, 192, 2, 16)), ("down_proj", (4, 64, 3, 16))):
+            base = f"model.layers.{layer}.mlp.experts.{name}"
+            blocks = torch.randint(0, 256, shape, dtype=torch.uint8)
+            scales = torch.randint(120, 125, shape[:-1], dtype=torch.uint8)
+            weight = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+            assert weight.shape == tensors.pop(base).shape
+            tensors |= {f"{base}_blocks": blocks, f"{base}_scales": scales}
+            getattr(model.model.layers[layer].mlp.experts, name).data = weight
+    save_file(tensors, directory / "model.safetensors")
+    config = json.loads((directory / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    (directory / "config.json").write_text(json.dumps(config))
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS[None])).logits[0].numpy()
+    made = to_gguf(open_model(directory))
+    assert {made.tensors[f"blk.3.ffn_{part}_exps.weight"].type for part in ("gate", "up", "down")} == {
+        "MXFP4"
+    }
+    logits = llama_cpp(convert(directory, type="F32"), TOKENS)
+    assert np.abs(logits - expected).max() < 2e-4 * expected.std()
+    # In MXFP4 llama.cpp rounds activations to 8 bits.
+    logits = llama_cpp(convert(directory), TOKENS)
+    assert np.corrcoef(logits.reshape(-1), expected.reshape(-1))[0, 1] > 0.99
+    huggingface.convert(open_model(directory), tmp_path / "plain", type="F32")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    with torch.no_grad():
+        plain = again(torch.tensor(TOKENS[None])).logits[0].numpy()
+    assert np.abs(plain - expected).max() < 1e-4 * expected.std()
+
+
 TINY_EYE = {
     "hidden_size": 32,
     "intermediate_size": 32,
@@ -329,9 +468,28 @@ TINY_EYE = {
 }
 
 
-@pytest.mark.parametrize("family", ["gemma3", "mistral3"])
+QWEN_EYE = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
+SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]}
+
+
+def with_eye(name, eye, text, **others):
+    """Build a model of text and images from transformers' classes."""
+    config = getattr(transformers, f"{name}Config")(text_config=SMALL | text, vision_config=eye, **others)
+    config._attn_implementation = "eager"
+    return getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mistral3", "qwen2vl", "qwen2.5vl", "qwen3vl", "smolvlm"])
 def test_the_text_part_of_a_multimodal_model(family, save, convert, llama_cpp):
-    if family == "gemma3":
+    if family == "smolvlm":
+        text = {"model_type": "llama", "head_dim": 16}
+        model = with_eye("SmolVLM", TINY_EYE, text, image_token_id=319)
+    elif family.startswith("qwen"):
+        name = {"qwen2vl": "Qwen2VL", "qwen2.5vl": "Qwen2_5_VL", "qwen3vl": "Qwen3VL"}[family]
+        eye = QWEN_EYE | ({"embed_dim": 32, "hidden_size": 64} if family == "qwen2vl" else {})
+        eye |= {"deepstack_visual_indexes": [0]} if family == "qwen3vl" else {}
+        model = with_eye(name, eye, {"head_dim": 16, "rope_parameters": SECTIONS}, image_token_id=319)
+    elif family == "gemma3":
         text = SMALL | DECODERS["gemma3"][1]
         config = transformers.Gemma3Config(
             text_config=text, vision_config=TINY_EYE, mm_tokens_per_image=4, image_token_index=319
@@ -359,6 +517,66 @@ def test_embeddings_match_transformers(family, save, convert, llama_cpp):
         expected = model(torch.tensor(tokens[None])).last_hidden_state[0].mean(0).numpy()
     vector = llama_cpp(path, tokens, embed=True)[0]
     assert np.abs(vector - expected / np.linalg.norm(expected)).max() < 1e-3
+
+
+EMBEDDING_GEMMA = {
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "sliding_window": 16,
+    "num_hidden_layers": 7,
+    "use_bidirectional_attention": True,
+}
+
+
+def add_modules(directory, **dense):
+    """Write what sentence-transformers does for mean pooling and two dense layers; returns their weights."""
+    from safetensors.torch import save_file
+
+    modules = [{"type": "sentence_transformers.models.Transformer", "path": ""}]
+    modules += [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]
+    weights = [torch.randn(96, 64) / 8, torch.randn(64, 96) / 8]
+    for number, weight in enumerate(weights, 2):
+        part = directory / f"{number}_Dense"
+        part.mkdir()
+        modules.append({"type": "sentence_transformers.models.Dense", "path": part.name})
+        stated = {"bias": False, "activation_function": "torch.nn.modules.linear.Identity"} | dense
+        (part / "config.json").write_text(json.dumps(stated))
+        save_file({"linear.weight": weight}, part / "model.safetensors")
+    (directory / "1_Pooling").mkdir()
+    (directory / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    (directory / "modules.json").write_text(json.dumps(modules))
+    return weights
+
+
+@pytest.mark.parametrize("heads", ["without heads", "with heads"])
+def test_embedding_gemma(heads, save, convert, llama_cpp):
+    """Attention both ways, and the two dense layers that follow the mean."""
+    model = build_encoder("Gemma3Text", EMBEDDING_GEMMA)
+    directory = save(model)
+    torch.manual_seed(1)
+    weights = add_modules(directory) if heads == "with heads" else []
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS[None])).last_hidden_state[0].mean(0)
+        for weight in weights:
+            expected = weight @ expected
+    vector = llama_cpp(convert(directory), TOKENS, embed=True)[0]
+    assert np.abs(vector - (expected / expected.norm()).numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "dense", "problem"),
+    [
+        ("Gemma3Text", {"bias": True}, "no bias or activation"),
+        ("Gemma3Text", {"activation_function": "torch.nn.modules.activation.Tanh"}, "no bias or activation"),
+        ("Bert", {}, "2 dense layers after its pooling"),
+    ],
+)
+def test_other_dense_layers_are_refused(name, dense, problem, save):
+    model = build_encoder(name, EMBEDDING_GEMMA if name == "Gemma3Text" else {})
+    directory = save(model)
+    add_modules(directory, **dense)
+    with pytest.raises(UnsupportedError, match=problem):
+        to_gguf(open_model(directory))
 
 
 MISTAKES = {

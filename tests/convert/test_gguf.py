@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +196,58 @@ def test_a_gptq_checkpoint_becomes_gguf(reference_9m, tmp_path, llama_cpp, conve
         expected = model(torch.tensor(tokens[None])).logits[0].numpy()
     logits = llama_cpp(convert(tmp_path / "packed", type="F32"), tokens)
     assert np.abs(logits - expected).max() < 1e-4 * expected.std()
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "quantizers"
+
+
+def quantized_to_fp8(directory):
+    """Quantize the layers of a checkpoint to FP8 in blocks; returns what they stand for."""
+    from safetensors.torch import load_file, save_file
+
+    tensors, values = load_file(GOLDEN / "nf4-nested" / "model.safetensors"), {}
+    packed = {name: tensor for name, tensor in tensors.items() if "proj" not in name}
+    torch.manual_seed(0)
+    for name in load_file(GOLDEN / "nf4-nested" / "expected.safetensors"):
+        rows, columns = load_file(GOLDEN / "nf4-nested" / "expected.safetensors")[name].shape
+        weight = (torch.randn(rows, columns) * 100).to(torch.float8_e4m3fn)
+        scale = torch.rand(-(-rows // 16), -(-columns // 32)) * 0.004 + 0.001
+        whole = scale.repeat_interleave(16, 0).repeat_interleave(32, 1)[:rows, :columns]
+        packed |= {f"{name}.weight": weight, f"{name}.weight_scale_inv": scale}
+        values[name] = (weight.float() * whole).bfloat16()
+    directory.mkdir()
+    save_file(packed, directory / "model.safetensors")
+    config = json.loads((GOLDEN / "nf4-nested" / "config.json").read_text())
+    settings = {"quant_method": "fp8", "weight_block_size": [16, 32]}
+    (directory / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    return values
+
+
+@pytest.mark.parametrize("source", ["nf4-nested", "fp4", "int8", "hqq", "fp8"])
+def test_checkpoints_quantized_by_others(source, tmp_path, byte_level, convert, llama_cpp):
+    """llama.cpp gives the logits of transformers with the weights that the quantizer's library decoded."""
+    from safetensors.torch import load_file
+
+    directory = tmp_path / "quantized"
+    if source == "fp8":
+        values = quantized_to_fp8(directory)
+    else:
+        shutil.copytree(GOLDEN / source, directory, ignore=shutil.ignore_patterns("expected*"))
+        values = load_file(GOLDEN / source / "expected.safetensors")
+    (directory / "tokenizer.json").write_text(byte_level, "utf-8")
+    plain = load_file(directory / "model.safetensors")
+    plain = {name: tensor for name, tensor in plain.items() if "proj" not in name}
+    plain |= {f"{name}.weight": tensor for name, tensor in values.items()}
+    config = json.loads((directory / "config.json").read_text())
+    del config["quantization_config"]
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).eval()
+    missing, unexpected = model.load_state_dict({n: t.float() for n, t in plain.items()}, strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])
+    model.tie_weights()
+    tokens = np.arange(30, 94)
+    with torch.no_grad():
+        expected = model(torch.tensor(tokens[None])).logits[0].numpy()
+    logits = llama_cpp(convert(directory, type="F32"), tokens)
+    # HQQ and LLM.int8() round to 16 bits in other places than Terazi.
+    assert np.abs(logits - expected).max() < (5e-3 if source in ("hqq", "int8") else 2e-4) * expected.std()
+    assert values

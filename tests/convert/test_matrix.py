@@ -11,6 +11,7 @@ from terazi.cli.convert import command
 from terazi.convert import CONVERSIONS, TARGETS, conversion_table
 from terazi.errors import UnsupportedError, UsageError
 from terazi.formats import open_model
+from terazi.registry import Store
 
 TOKENS = [5, 100, 200, 17, 300, 42]
 DONE = [pair for pair, conversion in CONVERSIONS.items() if conversion.hint is None]
@@ -207,3 +208,10 @@ def test_a_graph_that_the_checker_refuses(graph, tmp_path):
     with pytest.raises(FormatError, match="checker refuses"):
         api.convert(tmp_path / "m.onnx", "onnx", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stored_name_is_converted(sources, tmp_path):
+    Store().add(sources["gguf"], "mine:1", share="link")
+    done = CliRunner().invoke(command, ["mine:1", str(tmp_path / "out"), "--to", "safetensors"])
+    assert done.exit_code == 0, done.output
+    assert open_model(tmp_path / "out").config.block_count == 2

@@ -324,3 +324,38 @@ def test_more_tokens_than_embeddings(words, files):
     tokenizer = byte_pairs(words, pre_tokenizers.ByteLevel(add_prefix_space=False))
     with pytest.raises(FormatError, match="the embedding ends at 299"):
         tokenizer_metadata(files(tokenizer), 300, {}, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}},
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        {
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
+                "pair": [],
+                "special_tokens": {},
+            }
+        },
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_panics_of_the_library_are_one_error(changes, words, files, capfd):
+    """Rust writes a report and a stack to stderr before Python sees the panic."""
+    description = json.loads(byte_pairs(words, pre_tokenizers.ByteLevel(add_prefix_space=False)).to_str())
+    directory = files(None, tokenizer__json=description | changes)
+    with pytest.raises(FormatError, match="cannot be read: PanicException") as caught:
+        tokenizer_metadata(directory, 512, {}, None)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_others_write_meanwhile_is_kept(capfd):
+    from terazi.convert.tokenizer import _quiet
+
+    with _quiet():
+        print("still here", file=sys.stderr, flush=True)
+    assert "still here" in capfd.readouterr().err

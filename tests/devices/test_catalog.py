@@ -1,5 +1,6 @@
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -139,3 +140,23 @@ def test_types_a_device_avoids():
     browser = devices.device("browser")
     assert browser.avoids("IQ4_XS")
     assert not browser.avoids("Q4_K")
+
+
+def test_printed_json_is_a_profile(tmp_path):
+    for known in (*devices.devices().values(), devices.this_machine()):
+        path = tmp_path / f"{known.name}.json"
+        path.write_text(json.dumps(asdict(known)))
+        assert devices.device(path) == known
+    use_case = devices.use_case("chat")
+    (tmp_path / "mine").write_text("\n " + json.dumps(asdict(use_case)))
+    assert devices.use_case(tmp_path / "mine") == use_case
+
+
+def test_broken_json_is_named(tmp_path):
+    path = tmp_path / "board.json"
+    path.write_text('{"title": ')
+    with pytest.raises(FormatError, match=r"board\.json: is not JSON: "):
+        devices.device(path)
+    path.write_text("{}")
+    with pytest.raises(FormatError, match="is missing"):
+        devices.device(path)

@@ -37,6 +37,20 @@ def test_gpus_by_what_answers(monkeypatch):
     assert apple.runtimes[0] == "mlx"
 
 
+def test_gpus_by_what_the_kernel_knows(monkeypatch, tmp_path):
+    files = {
+        "/sys/class/drm/renderD128/device/vendor": "0x1002",
+        "/sys/class/drm/renderD128/device/mem_info_vram_total": str(16 << 30),
+        "/sys/class/drm/renderD129/device/vendor": "0x8086",
+    }
+    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
+    amd = machine._kernel_gpu(Path("/dev/dri/renderD128"))
+    assert (amd.name, amd.memory) == ("AMD GPU at /dev/dri/renderD128", 16 << 30)
+    intel = machine._kernel_gpu(Path("/dev/dri/renderD129"))
+    assert (intel.name, intel.memory) == ("Intel GPU at /dev/dri/renderD129", None)
+    assert machine._kernel_gpu(Path("/dev/dri/renderD130")).name == "GPU at /dev/dri/renderD130"
+
+
 def test_a_program_that_hangs_or_fails_is_as_good_as_absent():
     assert machine._output("no-such-program-anywhere") == ""
     assert machine._output("false") == ""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from terazi.calibrate.corpus import evaluation_corpus
-from terazi.errors import EngineError, FormatError, NotFoundError, UnsupportedError, UsageError
+from terazi.errors import EngineError, FormatError, NotFoundError, UsageError
 from terazi.evaluate import METRICS, evaluate, logprobs
 from terazi.files import sha256
 from terazi.formats import gguf, open_model
@@ -290,10 +290,7 @@ class TestRefusals:
         with pytest.raises(UsageError, match="not UTF-8"):
             evaluate(smollm2, text=text, metrics=["perplexity"], cache=tmp_path)
 
-    def test_other_formats(self, minilm, tmp_path):
-        with pytest.raises(UnsupportedError, match="huggingface") as caught:
-            evaluate(minilm)
-        assert "terazi convert" in caught.value.hint
+    def test_no_model(self, tmp_path):
         (tmp_path / "text.gguf").write_text("not a model")
         with pytest.raises(FormatError):
             evaluate(tmp_path / "text.gguf")

@@ -9,7 +9,7 @@ from terazi.errors import EngineError
 from terazi.runtime.child import Child
 
 MODULE = """
-    import ctypes, os, sys
+    import ctypes, os, sys, time
     import numpy as np
     from terazi.errors import UsageError
     from terazi.runtime.child import Message, serve
@@ -37,7 +37,19 @@ MODULE = """
     def leave(call, emit):
         os._exit(3)
 
-    functions = (echo, abort, refuse, exhaust, stumble, leave)
+    def count(call, emit):
+        for number in range(1_000_000):
+            emit(Message({"number": number}))
+        return Message()
+
+    def name(call, emit):
+        return Message({"pid": os.getpid()})
+
+    def interrupt(call, emit):
+        os.kill(os.getppid(), 2)
+        time.sleep(20)
+
+    functions = (echo, abort, refuse, exhaust, stumble, leave, count, name, interrupt)
     serve({function.__name__: function for function in functions})
 """
 
@@ -107,3 +119,20 @@ def test_the_user_s_environment_wins(tmp_path, monkeypatch):
     child = Child("other_worker", timeout=30, environment={"A": "ours", "B": "ours"})
     assert child.call("get").values["found"] == ["user", "ours"]
     child.close()
+
+
+def test_a_caller_that_stops_listening_leaves_the_child_usable(child):
+    for stop_after in (1, 3):
+        stream = child.stream("count")
+        assert [next(stream).values["number"] for _ in range(stop_after)] == list(range(stop_after))
+        stream.close()
+        assert child.call("echo", here=1).values["here"] == 1
+    assert child.pid == child.call("name").values["pid"]
+
+
+def test_an_interrupted_wait_ends_the_child(child):
+    with pytest.raises(KeyboardInterrupt):
+        for _ in child.stream("interrupt"):
+            pass
+    with pytest.raises(EngineError, match="closed"):
+        child.call("echo")

@@ -9,6 +9,8 @@ from terazi import devices, search
 from terazi.devices import Budget
 from terazi.errors import EngineError
 from terazi.formats import open_model
+from terazi.search.variants.family import Contents
+from terazi.search.workspace import Finding
 
 SETTINGS = search.Settings(tokens=64, window=32, threads=1, answer_tokens=6)
 FREE = replace(devices.use_case("chat"), floors=Budget(), prompts=("Say hello.",), context=256)
@@ -22,7 +24,7 @@ def study(two_layers):
         devices.device("raspberry-pi-5"),
         FREE,
         Budget(),
-        presets=("Q8_0", "Q4_0"),
+        types=("Q8_0", "Q4_0"),
     )
 
 
@@ -86,7 +88,8 @@ def test_other_settings_measure_again(study, work):
     workspace, _ = work
     other = search.open_workspace(study, replace(SETTINGS, tokens=128))
     key = study.proposals[1].plan.digest
-    workspace.write(key, "0" * 64, [], [])
+    held = Contents(size=1, weights=1, read=1, types={"Q8_0": 1})
+    workspace.write(key, Finding("0" * 64, held, (), ()))
     assert workspace.read(key) is not None
     assert other.read(key) is None
     assert workspace.file("Q8_0", key) == other.file("Q8_0", key)
@@ -95,7 +98,7 @@ def test_other_settings_measure_again(study, work):
 def test_a_damaged_record_counts_as_absent(study, work):
     workspace, _ = work
     key = study.proposals[2].plan.digest
-    for text in ("", "{", "[]", '{"digest": 1, "measurements": [{}], "samples": []}'):
+    for text in ("", "{", "[]", '{"digest": 1, "contents": {}, "measurements": [], "samples": []}'):
         workspace.folder.mkdir(parents=True, exist_ok=True)
         workspace._record(key).write_text(text)
         assert workspace.read(key) is None

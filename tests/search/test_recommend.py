@@ -166,7 +166,8 @@ def test_frameworks_follow_the_device(series):
     assert apple.name == "mlx"
     assert not apple.measured
     assert "Nothing was measured with it here" in apple.reason
-    assert any(other == "llama.cpp" and "as it is" in why for other, why in apple.alternatives)
+    assert "--formats gguf,mlx measures it" in apple.reason
+    assert any(other == "llama.cpp" and "measured in it" in why for other, why in apple.alternatives)
     assert name("browser").name == "wllama"
 
 

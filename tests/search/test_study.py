@@ -8,6 +8,7 @@ from terazi.errors import UsageError
 from terazi.formats import open_model
 from terazi.model.memory import kv_cache_bytes
 from terazi.quantize import PRESETS, apply, open_source
+from terazi.search.variants.gguf import of_model
 
 CHAT = devices.use_case("chat")
 PI = devices.device("raspberry-pi-5")
@@ -19,7 +20,7 @@ def model(smollm2):
 
 
 def test_predictions_are_what_is_written(model, tmp_path):
-    study = search.propose(model, "smollm2", PI, CHAT, Budget(), presets=("Q4_0", "Q8_0"))
+    study = search.propose(model, "smollm2", PI, CHAT, Budget(), types=("Q4_0", "Q8_0"))
     source, *variants = study.proposals
     assert source.candidate.source
     assert source.candidate.size == model.path.stat().st_size
@@ -28,13 +29,13 @@ def test_predictions_are_what_is_written(model, tmp_path):
     for proposal in variants:
         path = tmp_path / f"{proposal.candidate.label}.gguf"
         apply(proposal.plan, model, path)
-        made = search.of_model(open_model(path), "x", study.context)
+        made = of_model(open_model(path), "x", study.context)
         for name in ("size", "bits_per_weight", "memory_needed", "token_bytes", "types"):
             assert getattr(made, name) == getattr(proposal.candidate, name), name
 
 
 def test_a_token_reads_the_tied_embedding_and_half_the_cache(model):
-    study = search.propose(model, "smollm2", PI, CHAT, Budget(), presets=())
+    study = search.propose(model, "smollm2", PI, CHAT, Budget(), types=())
     weights = sum(tensor.nbytes for tensor in model.tensors.values())
     assert "output.weight" not in model.tensors
     assert study.proposals[0].candidate.token_bytes == weights + kv_cache_bytes(model.config, 2048)
@@ -49,7 +50,7 @@ def test_what_cannot_fit_is_not_run(model):
 
 def test_presets_that_come_out_the_same_run_once(model):
     """SmolLM2's rows of 576 turn several presets into the same tensors; Q4_1 is the source itself."""
-    study = search.propose(model, "smollm2", PI, CHAT, Budget(), presets=tuple(PRESETS))
+    study = search.propose(model, "smollm2", PI, CHAT, Budget(), types=tuple(PRESETS))
     kinds = {}
     for proposal in study.runnable:
         if proposal.plan is not None:
@@ -63,7 +64,7 @@ def test_presets_that_come_out_the_same_run_once(model):
 
 def test_types_that_a_browser_should_not_get(model):
     study = search.propose(
-        model, "smollm2", devices.device("browser"), CHAT, Budget(), presets=("IQ4_NL", "Q4_0")
+        model, "smollm2", devices.device("browser"), CHAT, Budget(), types=("IQ4_NL", "Q4_0")
     )
     skipped = {p.candidate.label: p.skipped for p in study.proposals}
     assert "should not run on Web browser" in skipped["IQ4_NL"]
@@ -72,7 +73,7 @@ def test_types_that_a_browser_should_not_get(model):
 
 def test_a_hugging_face_directory_is_written_as_it_is_first(reference_9m):
     source = open_source(reference_9m)
-    study = search.propose(source, "ref", PI, CHAT, Budget(), presets=("Q4_K_M",))
+    study = search.propose(source, "ref", PI, CHAT, Budget(), types=("Q4_K_M",))
     first = study.proposals[0]
     assert first.plan is not None
     assert first.candidate.label == first.candidate.main_type

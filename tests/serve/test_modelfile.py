@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from terazi.errors import FormatError, NotFoundError, TeraziError, UnsupportedError
 from terazi.registry import Store
-from terazi.serve.modelfile import Modelfile, create, parse, render
+from terazi.serve.create import create
+from terazi.serve.modelfile import Modelfile, parse, render
 
 TEXT = '''# an assistant
 from smollm2:135m
@@ -61,7 +62,6 @@ def test_all_instructions():
     [
         ("", "no FROM"),
         ("PARAMETER seed 1", "no FROM"),
-        ("FROM a\nFROM b", "line 2: a second FROM"),
         ("FROM a\nBOIL water", "line 2: 'BOIL water' is no instruction"),
         ("FROM a\nSYSTEM", "line 2: 'SYSTEM' is no instruction"),
         ("FROM a\nPARAMETER speed 9", "unknown parameter 'speed'"),
@@ -101,6 +101,14 @@ def test_from_a_file_and_quantized(store, tiny):
     assert entry.manifest.license == "mit"
     assert entry.manifest.size < tiny.stat().st_size
     assert [e.name for e in store.entries()] == ["q:latest"]
+
+
+def test_a_second_from_is_a_projector(store, tiny):
+    (tiny.parent / "text.gguf").write_text("no")
+    for second, error in (("./tiny.gguf", UnsupportedError), ("./no.gguf", NotFoundError)):
+        with pytest.raises(error, match="FROM "):
+            create(parse(f"FROM ./tiny.gguf\nFROM {second}"), "a", store=store, directory=tiny.parent)
+    assert store.entries() == []
 
 
 def test_adapters(store, tiny, tmp_path):

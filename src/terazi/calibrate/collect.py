@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["collect"]
 
+_CONTEXT = 512  # tokens per chunk, as llama-imatrix has it
 _SECONDS_BETWEEN_SAVES = 60.0
 _IDENTITY = "terazi.state.of"
 _HEAD_BYTES = 1 << 20
@@ -64,7 +65,7 @@ def collect(
     model: Path | str,
     corpus: Corpus,
     *,
-    context: int = 512,
+    context: int | None = None,
     chunks: int | None = None,
     output_tensor: bool = False,
     threads: int | None = None,
@@ -75,18 +76,20 @@ def collect(
 
     The definition is llama-imatrix's: the text is tokenized with the model's special tokens and cut into
     chunks of ``context`` tokens, each of which begins with the model's begin token and is run on its own; all
-    block weights are watched, ``output.weight`` too with ``output_tensor``. ``chunks`` limits how many are
+    block weights are watched, ``output.weight`` too with ``output_tensor``. ``context`` is 512, or what the
+    model was trained for when that is less. ``chunks`` limits how many are
     run. For mixtures of experts each expert counts the tokens routed to it.
 
     A Hugging Face directory is first written as GGUF, into a temporary file. With ``state`` (a path) progress
     is saved there every minute, an interrupted run continues there, and a finished one removes it.
-    Raises `UsageError` for a text that does not fill one chunk and `EngineError` when llama.cpp fails.
+    Raises `UsageError` for more ``context`` than the model was trained for, or a text that does not fill one
+    chunk, and `EngineError` when llama.cpp fails.
     """
     from terazi.runtime.llamacpp.observer import Observer
 
     opened = open_model(model)
     encoder = "bert" in opened.config.architecture or opened.config.values.get("attention.causal") is False
-    context = min(context, opened.config.context_length or context)
+    context = _chunk_size(opened, context)
     identity = _identity(opened.files, f"{corpus.digest} {context} {output_tensor}")
     saved = _State(state, identity) if state else None
     with (
@@ -124,6 +127,16 @@ def _gguf_file(model: Model, progress: Progress) -> Iterator[Path]:
         yield gguf.write(
             Path(directory) / "model.gguf", made.metadata, list(made.tensors.values()), progress=progress
         )
+
+
+def _chunk_size(model: Model, context: int | None) -> int:
+    trained = model.config.context_length
+    if context and trained and context > trained:
+        raise UsageError(
+            f"{model.path}: the model was trained for {trained} tokens, not {context}",
+            hint=f"give a --context of at most {trained}",
+        )
+    return context or min(_CONTEXT, trained or _CONTEXT)
 
 
 def _windows(observer: Observer, corpus: Corpus, context: int, chunks: int | None) -> np.ndarray:

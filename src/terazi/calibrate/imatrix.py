@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from terazi.calibrate.calibration import Calibration, Sums
-from terazi.errors import FormatError, NotFoundError
+from terazi.errors import FormatError, NotFoundError, UsageError
 from terazi.formats import gguf
 from terazi.formats.gguf.values import Cursor
 from terazi.model import Tensor
@@ -59,6 +59,8 @@ def load(path: Path | str) -> Calibration:
     Raises `FormatError` when it is damaged, of another kind or has values that are not finite.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory", hint=_HINT)
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file")
     if not gguf.detect(path):

@@ -31,7 +31,9 @@ Examples:
 @click.argument("output", type=click.Path(path_type=Path), required=False)
 @click.option("--text", type=click.Path(path_type=Path), help="A UTF-8 text like what the model will meet.")
 @click.option("--chunks", type=click.IntRange(1), metavar="N", help="Run at most N chunks of the text.")
-@click.option("--context", type=click.IntRange(16), default=512, show_default=True, help="Tokens per chunk.")
+@click.option(
+    "--context", type=click.IntRange(16), metavar="N", help="Tokens per chunk. [default: 512, or all it can]"
+)
 @click.option(
     "--merge", "earlier", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
     help="Add an importance matrix that was made before; may be repeated.",

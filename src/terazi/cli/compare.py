@@ -17,6 +17,7 @@ _EXAMPLES = """\b
 Examples:
   terazi compare model-f16.gguf model-q4_k_m.gguf model-q8_0.gguf
   terazi compare small.gguf smaller.gguf --reference original.gguf --html compared.html
+  terazi compare ./all-MiniLM-L6-v2 minilm-q8_0.gguf minilm-onnx minilm-mlx
 """
 
 
@@ -40,9 +41,11 @@ Examples:
 @click.option("--force", is_flag=True, help="Replace the page if it exists.")
 @json_option
 def command(models: tuple[str, ...], html: Path | None, force: bool, as_json: bool, **options: Any) -> None:
-    """Run MODELS in llama.cpp with the same settings and compare quality, speed, memory and answers.
+    """Run MODELS with the same settings and compare quality, speed, memory and answers.
 
-    MODELS are GGUF files or stored names, variants of one model. What was measured before is reused.
+    MODELS are variants of one model, in any formats: GGUF files, ONNX files or directories, MLX directories,
+    Hugging Face directories (run as GGUF), stored names. Each runs in its own engine. What was measured
+    before is reused.
     """
     from terazi import api
     from terazi.errors import ExistsError

@@ -15,14 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+_EXAMPLES = """\b
+Examples:
+  terazi convert ./Qwen3-0.6B qwen3.gguf --type F16
+  terazi convert ./all-MiniLM-L6-v2 minilm-onnx --to onnx
+  terazi convert model.gguf model-mlx --to mlx --bits 4
+"""
+
+
 @click.command(
     "convert",
     short_help="Convert a model to GGUF, ONNX, MLX or safetensors.",
-    epilog="Examples: terazi convert ./Qwen3-0.6B qwen3.gguf --type F16\n\n"
-    "terazi convert ./all-MiniLM-L6-v2 minilm-onnx --to onnx\n\n"
-    "terazi convert model.gguf model-mlx --to mlx --bits 4",
+    epilog=_EXAMPLES,
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(
     "--to", "target", metavar="FORMAT", help="gguf, mlx, onnx or safetensors; by default what OUTPUT ends in."
@@ -40,20 +46,24 @@ __all__ = ["command"]
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @json_option
 def command(
-    model: Path, output: Path, target: str | None, dry_run: bool, force: bool, as_json: bool, **options: Any
+    model: str, output: Path, target: str | None, dry_run: bool, force: bool, as_json: bool, **options: Any
 ) -> None:
     """Convert MODEL and write OUTPUT: a GGUF file, or a directory for the other formats.
 
     MODEL is a Hugging Face directory (config.json, safetensors, tokenizer files), a GGUF file, an MLX
-    directory, or an ONNX file, which is checked and optimized. The tokenizer, special tokens and chat
-    template come along. `terazi quantize` makes smaller GGUF types of a checkpoint in one step.
+    directory, an ONNX file, which is checked and optimized, or a stored name or source of these. The
+    tokenizer, special tokens and chat template come along. `terazi quantize` makes smaller GGUF types of a
+    checkpoint in one step.
     """
     from terazi.api import convert, open_model
+    from terazi.convert import check_conversion
 
     chosen = {name: value for name, value in options.items() if value is not None}
-    if dry_run:
-        return _dry_run(model, target, output, as_json, chosen)
+    typed = {param.name: param.opts[0] for param in click.get_current_context().command.params}
     source = open_model(model)
+    check_conversion(source.format, target, output, chosen, {name: typed[name] for name in options})
+    if dry_run:
+        return _dry_run(source, target, output, as_json, chosen)
     with progress_bars(enabled=not as_json) as progress:
         artifact = convert(source, target, output=output, force=force, progress=progress, **chosen)
     if as_json:
@@ -69,13 +79,17 @@ def command(
         )
         return None
     click.echo(f"{artifact.path}: {artifact.format} {artifact.label}, {size(artifact.size)}")
-    if source.format == artifact.format == "onnx":
+    if artifact.format == "onnx":
         _show_operators(source, open_model(output))
     return None
 
 
-def _show_operators(before: Model, after: Model) -> None:
-    old, new = before.metadata["operators"], after.metadata["operators"]
+def _show_operators(source: Model, made: Model) -> None:
+    """Say what became of the operators where any were fused."""
+    new = made.metadata["operators"]
+    old = source.metadata["operators"] if source.format == "onnx" else made.metadata["exported"]
+    if not old:
+        return
     rows = [
         (name, str(old.get(name, 0)), str(new.get(name, 0)))
         for name in {**old, **new}
@@ -85,14 +99,10 @@ def _show_operators(before: Model, after: Model) -> None:
     write_table(("operators", "before", "after"), rows, numeric=("before", "after"))
 
 
-def _dry_run(model: Path, target: str | None, output: Path, as_json: bool, options: dict[str, Any]) -> None:
-    from terazi.api import open_model
-    from terazi.convert import check_conversion
+def _dry_run(source: Model, target: str | None, output: Path, as_json: bool, options: dict[str, Any]) -> None:
     from terazi.convert.gguf import to_gguf
     from terazi.formats import gguf
 
-    source = open_model(model)
-    check_conversion(source.format, target, output, options)
     if (target or output.suffix.lstrip(".")) != "gguf":
         raise click.UsageError("--dry-run knows the size of GGUF files only")
     made = to_gguf(source, **options)

@@ -31,7 +31,8 @@ def command(name: str, path: Path, quantize: str | None, as_json: bool) -> None:
 
     FROM names a model in the store or the catalog, a source, a GGUF file, or a checkpoint directory.
     """
-    from terazi.serve.modelfile import create, parse
+    from terazi.serve.create import create
+    from terazi.serve.modelfile import parse
 
     try:
         text = path.read_text(encoding="utf-8")

@@ -18,14 +18,14 @@ __all__ = ["command"]
 @click.command(
     "devices",
     short_help="List the devices that models can be chosen for.",
-    epilog="\b\nExamples:\n  terazi devices\n  terazi devices raspberry-pi-5 --json",
+    epilog="\b\nExamples:\n  terazi devices\n  terazi devices raspberry-pi-5 --json > my-board.json",
 )
 @click.argument("name", required=False)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
-    """List device profiles, or show NAME: a profile, this-machine, or a TOML file of your own.
+    """List device profiles, or show NAME: a profile, this-machine, or a TOML or JSON file of your own.
 
-    Write your own profile by copying the keys of a shipped one, and give its path to --device.
+    Write your own profile by changing the JSON of a shipped one, and give its path to --device.
     """
     from terazi import devices
 

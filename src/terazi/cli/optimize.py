@@ -27,6 +27,7 @@ Examples:
   terazi optimize smollm2:135m --device raspberry-pi-5 --use-case chat
   terazi optimize ./model-f16.gguf --device android-phone --use-case mobile-productivity --max-size 400MB
   terazi optimize ./Qwen3-0.6B --types Q4_0,Q4_K_M,Q5_K_M --calibrate --output qwen3
+  terazi optimize ./Qwen3-0.6B --device apple-m-series --formats gguf,mlx
   terazi optimize model.gguf --device my-board.toml --dry-run
 """
 
@@ -51,6 +52,15 @@ def _types(context: click.Context, parameter: click.Parameter, value: str | None
         raise click.BadParameter(f"{error.message}; {error.hint}") from None
 
 
+def _formats(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    from terazi.search import FORMATS
+
+    names = tuple(name.strip().lower() for name in value.split(",")) if value else ()
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise click.BadParameter(f"no variants in {unknown[0]!r}; choose from {', '.join(FORMATS)}")
+    return names
+
+
 @click.command("optimize", short_help="Find the variant of a model that fits a device.", epilog=_EXAMPLES)
 @click.argument("model")
 @click.option(
@@ -65,8 +75,13 @@ def _types(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--min-speed", type=Real(0, 1e9, min_open=True), help="Tokens/s on the device, at least.")
 @click.option("--min-agreement", type=Real(0, 1), help="Same first choice as the source, 0 to 1.")
 @click.option("--max-kl", type=Real(0, 1e9, min_open=True), help="KL divergence to the source, in nats.")
-@click.option("--types", callback=_types, metavar="LIST", help="Presets to try, such as Q4_0,onnx:int8.")
-@click.option("--thorough", is_flag=True, help="Try every usual preset, calibrated, on eight times the text.")
+@click.option("--formats", callback=_formats, metavar="LIST", help="Formats to try: gguf,onnx,mlx.")
+@click.option("--types", callback=_types, metavar="LIST", help="Variants to try: Q4_0,onnx:int8,mlx:4bit.")
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help="Try every usual variant in every format, calibrated, on eight times the text.",
+)
 @click.option("--calibrate", is_flag=True, help="Weigh the rounding by what the model attends to; slower.")
 @click.option("--tokens", type=click.IntRange(32), help="Tokens to measure quality on. [default: 2048]")
 @click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="UTF-8 text to measure on.")
@@ -80,15 +95,18 @@ def _types(context: click.Context, parameter: click.Parameter, value: str | None
 def command(
     model: str, output: Path | None, dry_run: bool, force: bool, as_json: bool, **options: Any
 ) -> None:
-    """Make variants of MODEL, run each in llama.cpp, measure, and recommend one for a device and a use case.
+    """Make variants of MODEL, run each, measure, and recommend one for a device and a use case.
 
-    MODEL is a GGUF file, a Hugging Face directory, or a name such as smollm2:135m. Writes report.html,
-    report.json and the picked file. Limits replace the floors of the use case. An interrupted run goes on
-    where it was when you repeat the command. Exit code 3: nothing keeps the limits; the report says what
-    would have to change.
+    MODEL is a GGUF file, a Hugging Face directory, or a name such as smollm2:135m. Variants are GGUF files,
+    for models that make embeddings also ONNX and MLX; --formats chooses. Each runs in its own engine
+    (llama.cpp, onnxruntime, mlx). Writes report.html, report.json and the picked model. Limits replace the
+    floors of the use case. An interrupted run goes on where it was when you repeat the command. Exit code 3:
+    nothing keeps the limits; the report says what would have to change.
     """
     from terazi import api
 
+    if options["types"] and options["formats"]:
+        raise click.UsageError("--types names formats already: leave --formats out")
     folder = output or Path(f"{_word(model)}-{_word(options['device'])}")
     with progress_bars(enabled=not as_json) as bars:
         progress = bars if sys.stderr.isatty() or as_json else _lines
@@ -107,7 +125,6 @@ def command(
 
 def _request(options: Mapping[str, Any]) -> dict[str, Any]:
     from terazi.devices import Budget
-    from terazi.search import THOROUGH_PRESETS
 
     limits = ("max_size", "max_memory", "min_speed", "min_agreement", "max_kl")
     return {
@@ -115,7 +132,9 @@ def _request(options: Mapping[str, Any]) -> dict[str, Any]:
         "use_case": options["use_case"],
         "budget": Budget(**{name: options[name] for name in limits}),
         "context": options["context"],
-        "types": options["types"] or (THOROUGH_PRESETS if options["thorough"] else ()),
+        "types": options["types"],
+        "formats": options["formats"],
+        "thorough": options["thorough"],
     }
 
 
@@ -154,7 +173,14 @@ def _show_plan(study: Study, as_json: bool) -> None:
         for p in study.proposals
     ]
     if as_json:
-        return write_json({"device": study.device.name, "context": study.context, "variants": rows})
+        return write_json(
+            {
+                "device": study.device.name,
+                "context": study.context,
+                "variants": rows,
+                "notes": list(study.notes),
+            }
+        )
     write_table(
         ("variant", "size", "bits", "memory", "plan"),
         [
@@ -174,6 +200,8 @@ def _show_plan(study: Study, as_json: bool) -> None:
         f"{len(made) + 1} variants would be measured for {study.device.title} at {study.context:,} tokens; "
         f"up to {size(sum(row['size'] for row in made))} of temporary files."
     )
+    for note in study.notes:
+        click.echo(f"note: {note}")
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from terazi.figures import count, size
 from terazi.progress import silent
 
 if TYPE_CHECKING:
@@ -33,39 +34,50 @@ def write_json(value: Any) -> None:
 def write_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[str] = (), title: str = ""
 ) -> None:
-    """Print a table to stdout; columns named in ``numeric`` are right-aligned. Readable without colour."""
+    """Print a table to stdout; columns named in ``numeric`` are right-aligned. Readable without colour.
+
+    Where the terminal is too narrow for columns, each row becomes a block of lines, one per column.
+    """
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    if console.width < _narrowest(columns, rows):
+        return _write_blocks(columns, rows, title)
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for column in columns:
         table.add_column(escape(column), justify="right" if column in numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
+    return console.print(table)
 
 
-def size(nbytes: float) -> str:
-    """Format bytes in decimal units: ``98.4 MB``."""
-    value = float(nbytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+_PROSE = 24  # characters: a column of sentences stays readable down to this
+_GAP = 2  # characters between columns
 
 
-def count(number: float) -> str:
-    """Format a number of weights: ``135 M``."""
-    for limit, divisor, unit in ((1e3, 1, ""), (1e6, 1e3, " k"), (1e9, 1e6, " M"), (1e12, 1e9, " B")):
-        if number < limit:
-            return f"{number / divisor:.3g}{unit}"
-    return f"{number / 1e12:.3g} T"
+def _narrowest(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The width at which every column shows its words whole, and sentences `_PROSE` characters a line."""
+    widths = []
+    for number, column in enumerate(columns):
+        cells = [column, *(row[number] for row in rows)]
+        longest_word = max((len(word) for cell in cells for word in cell.split()), default=0)
+        widths.append(min(max(map(len, cells)), max(longest_word, _PROSE)))
+    return sum(widths) + _GAP * len(widths)
+
+
+def _write_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    if title:
+        click.echo(title)
+    for row in rows:
+        click.echo("\n" + row[0])
+        for column, cell in zip(columns[1:], row[1:], strict=True):
+            if cell:
+                click.echo(f"  {column}: {cell}" if column else f"  {cell}")
 
 
 @contextmanager

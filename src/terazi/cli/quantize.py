@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from terazi.cli.output import count, json_option, progress_bars, size, write_json, write_table
+from terazi.cli.real import Real
 
 if TYPE_CHECKING:
     from terazi.calibrate import Calibration
@@ -96,7 +97,7 @@ def _named_type(context: click.Context, parameter: click.Parameter, values: tupl
     "--ranges", type=click.Choice(["minmax", "entropy", "percentile"]), help="ONNX: for static types."
 )
 @click.option(
-    "--spare", type=click.FloatRange(0, 1), metavar="SHARE",
+    "--spare", type=Real(0, 1), metavar="SHARE",
     help="ONNX: share of the weights, the worst by measurement, that is kept better.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads; 0 takes every core.")
@@ -135,13 +136,13 @@ def command(model: str | None, output: Path | None, list_types: bool, as_json: b
         write_text(options["save_plan"], plans[0].to_json(), force=options["force"])
     if options["dry_run"] or output is None:
         return _show(plans, source, as_json)
-    outputs = [output]
-    if options["collection"]:
-        from terazi.quantize import collection_path
+    if not options["collection"]:
+        return _write(plans, source, [output], calibration, as_json, options)
+    from terazi.quantize import collection_directory, collection_path
 
-        output.mkdir(parents=True, exist_ok=True)
+    with collection_directory(output):
         outputs = [collection_path(output, source, plan) for plan in plans]
-    return _write(plans, source, outputs, calibration, as_json, options)
+        return _write(plans, source, outputs, calibration, as_json, options)
 
 
 def _write_onnx(model: str, output: Path, as_json: bool, options: dict[str, Any]) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
+import signal
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from terazi.cli.gpu import GpuLayers
 from terazi.cli.output import json_option, progress_bars, write_json
 from terazi.cli.real import Real
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from terazi.runtime.engine import Generation
-    from terazi.runtime.llamacpp import LlamaCpp
+    from terazi.runtime.engine import Engine, Generation
 
 __all__ = ["command"]
 
@@ -42,15 +42,20 @@ Examples:
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Makes answers repeatable."
 )
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; by default all there are.")
+@click.option(
+    "--gpu-layers", type=GpuLayers(), default="auto", show_default=True,
+    help="Layers of a GGUF model to put on GPUs: what their free memory holds, or a number.",
+)  # fmt: skip
 @click.option("--make", is_flag=True, help="Quantize a variant that the store lacks, from its base.")
 @json_option
 def command(model: str, prompt: str | None, make: bool, as_json: bool, **options: Any) -> None:
     """Stream MODEL's answer to PROMPT. Without PROMPT: read it from a pipe, or chat on a terminal.
 
-    MODEL is a GGUF file, a name in the store or catalog, or a source. End a chat with /bye or Ctrl-D. A base
-    model, which has no chat template, continues the text of PROMPT.
+    MODEL is a GGUF file, the directory of an ONNX or MLX model, a name in the store or catalog, or a source.
+    Each format runs in its own engine. End a chat with /bye or Ctrl-D. A base model, which has no chat
+    template, continues the text of PROMPT.
     """
-    from terazi.runtime.llamacpp import open_engine
+    from terazi.evaluate.engines import open_writer
 
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
@@ -64,10 +69,11 @@ def command(model: str, prompt: str | None, make: bool, as_json: bool, **options
     messages: list[dict[str, str]] | None = [dict(message) for message in settings.get("messages", ())]
     if system := options.pop("system") or settings.get("system"):
         messages.insert(0, {"role": "system", "content": system})
-    if not _chats(path):
-        messages = None
-        click.echo(f"note: {model} has no chat template: it continues your text", err=True)
-    with open_engine(path, context=options.pop("context"), threads=options.pop("threads")) as engine:
+    loading = {name: options.pop(name) for name in ("context", "threads", "gpu_layers")}
+    with open_writer(path, **loading) as engine:
+        if not _chats(path):
+            messages = None
+            click.echo(f"note: {model} has no chat template: it continues your text", err=True)
         if prompt is None:
             return _chat(engine, messages, options)
         asked = prompt if messages is None else [*messages, {"role": "user", "content": prompt}]
@@ -105,40 +111,35 @@ def _found(model: str, make: bool, progress: Any) -> tuple[Path, dict[str, Any]]
 
 
 def _chats(path: Path) -> bool:
-    """Whether a model has a chat template. Raises `UnsupportedError` for what llama.cpp cannot write with."""
-    from terazi.errors import UnsupportedError
+    """Whether a model has a chat template."""
     from terazi.formats import open_model
 
-    opened = open_model(path)
-    if opened.format != "gguf":
-        raise UnsupportedError(
-            f"{path}: llama.cpp runs GGUF files, and this is a {opened.format} model",
-            hint=f"terazi convert {shlex.quote(str(path))} model.gguf",
-        )
-    if "bert" in opened.config.architecture:
-        raise UnsupportedError(
-            f"{path}: an embedding model turns text into vectors and writes none",
-            hint="`terazi evaluate` measures it, `terazi serve` has /v1/embeddings",
-        )
-    return bool(opened.tokenizer and opened.tokenizer.chat_template)
+    tokenizer = open_model(path).tokenizer
+    return bool(tokenizer and tokenizer.chat_template)
 
 
 def _answer(
-    engine: LlamaCpp, asked: str | list[dict[str, str]], options: dict[str, Any], *, show: bool = True
+    engine: Engine, asked: str | list[dict[str, str]], options: dict[str, Any], *, show: bool = True
 ) -> Generation:
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    answer = engine.generate(asked, on_text=write if show else None, **options)
+    answer = engine.generate(asked, on_text=_write if show else None, **options)
     if show:
-        write("\n")
-    if show and sys.stderr.isatty():
-        click.echo(f"[{answer.tokens} tokens, {answer.decode_speed:.1f} tokens/s]", err=True)
+        _told(answer)
     return answer
 
 
-def _chat(engine: LlamaCpp, messages: list[dict[str, str]] | None, options: dict[str, Any]) -> None:
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _told(answer: Generation) -> None:
+    """End what was written, with the speed when somebody watches."""
+    _write("\n")
+    if sys.stderr.isatty():
+        click.echo(f"[{answer.tokens} tokens, {answer.decode_speed:.1f} tokens/s]", err=True)
+
+
+def _chat(engine: Engine, messages: list[dict[str, str]] | None, options: dict[str, Any]) -> None:
     """Take turns until the user leaves; an interrupted answer ends the turn, not the chat."""
     click.echo("Chat; /bye or Ctrl-D ends it.", err=True)
     while True:
@@ -151,8 +152,38 @@ def _chat(engine: LlamaCpp, messages: list[dict[str, str]] | None, options: dict
         if not prompt.strip():
             continue
         if messages is None:
-            _answer(engine, prompt, options)
+            _turn(engine, prompt, options)
             continue
         messages.append({"role": "user", "content": prompt})
-        answer = _answer(engine, messages, options)
-        messages.append({"role": "assistant", "content": answer.text})
+        messages.append({"role": "assistant", "content": _turn(engine, messages, options)})
+
+
+class _StoppedError(Exception):
+    """The user has heard enough."""
+
+
+def _turn(engine: Engine, asked: str | list[dict[str, str]], options: dict[str, Any]) -> str:
+    """Return what was answered until its end or Ctrl-C; a second Ctrl-C ends the chat."""
+    heard: list[str] = []
+    asked_to_stop = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked_to_stop
+        if asked_to_stop:
+            raise KeyboardInterrupt
+        asked_to_stop = True
+
+    def listen(text: str) -> None:
+        heard.append(text)
+        _write(text)
+        if asked_to_stop:
+            raise _StoppedError
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        _told(engine.generate(asked, on_text=listen, **options))
+    except _StoppedError:
+        _write("\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return "".join(heard)

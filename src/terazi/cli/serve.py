@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
+from terazi.cli.gpu import GpuLayers
 from terazi.cli.output import progress_bars
 
 __all__ = ["command"]
@@ -14,6 +16,7 @@ _EXAMPLES = """\b
 Examples:
   terazi serve
   terazi serve smollm2:135m-q4_k_m --port 8080 --context 8192 --parallel 8
+  terazi serve qwen3:4b --draft qwen3:0.6b
   terazi serve --host 0.0.0.0 --api-key "$(openssl rand -hex 16)" --memory 6GB
 """
 
@@ -33,6 +36,13 @@ Examples:
     "--parallel", type=click.IntRange(1, 256), default=4, show_default=True, help="Answers at a time."
 )
 @click.option("--threads", type=click.IntRange(1), help="Processor threads per model; by default all.")
+@click.option(
+    "--gpu-layers", type=GpuLayers(), default="auto", show_default=True,
+    help="Layers of a model to put on GPUs: what their free memory holds, or a number.",
+)  # fmt: skip
+@click.option(
+    "--draft", metavar="MODEL", help="Guess ahead for the MODELs: a smaller one of their family, or `ngram`."
+)
 @click.option("--memory", metavar="SIZE", help="Budget for all models, such as 6GB. [default: 80 % of all]")
 @click.option(
     "--keep-alive", default="5m", show_default=True, help="How long an idle model stays; -1: always."
@@ -41,6 +51,9 @@ Examples:
     "--queue", type=click.IntRange(0), default=64, show_default=True, help="Requests waiting per model."
 )
 @click.option("--read-only", is_flag=True, help="Let nobody pull, create or delete models over the network.")
+@click.option(
+    "--otlp-endpoint", metavar="URL", help="Send traces there by OTLP/HTTP; as OTEL_EXPORTER_OTLP_ENDPOINT."
+)
 @click.option("--quiet", is_flag=True, help="Do not log requests.")
 def command(models: tuple[str, ...], **options: Any) -> None:
     """Serve the models in the store: /v1/… as OpenAI does, /api/… as Ollama does, a chat page at /.
@@ -54,18 +67,27 @@ def command(models: tuple[str, ...], **options: Any) -> None:
     from terazi.registry import Store, pull
     from terazi.runtime.engine import default_threads
 
+    if options["draft"] and not models:
+        raise click.UsageError("--draft needs the MODEL that it guesses for: terazi serve MODEL --draft …")
     try:
+        from terazi.serve.draft import drafts_for
         from terazi.serve.ollama import keep_alive_seconds
         from terazi.serve.pool import Limits
         from terazi.serve.run import run
+        from terazi.serve.tracing import ENDPOINT
     except ImportError:
         raise MissingExtraError("serving", "serve") from None
 
+    if options["otlp_endpoint"]:
+        os.environ[ENDPOINT] = options["otlp_endpoint"]
     store = Store()
-    for model in models:
-        if model not in store:
-            with progress_bars() as progress:
-                click.echo(f"serving {pull(model, store=store, progress=progress).name}", err=True)
+    names = list(models)
+    with progress_bars() as progress:
+        for number, model in enumerate(models):
+            if model not in store:
+                names[number] = pull(model, store=store, progress=progress).name
+                click.echo(f"serving {names[number]}", err=True)
+        drafts = drafts_for(names, options["draft"], store, progress) if options["draft"] else {}
     seconds = keep_alive_seconds(options["keep_alive"])
     limits = Limits(
         context=options["context"],
@@ -74,6 +96,8 @@ def command(models: tuple[str, ...], **options: Any) -> None:
         memory=parse_bytes(options["memory"]) if options["memory"] else memory_limit() * 8 // 10,
         keep_alive=300 if seconds is None else seconds,
         longest_queue=options["queue"],
+        gpu_layers=options["gpu_layers"],
+        drafts=drafts,
     )
     run(
         store,

@@ -23,7 +23,7 @@ __all__ = ["command"]
 @click.argument("name", required=False)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
-    """List use cases, or show NAME: one of them, or a TOML file of your own.
+    """List use cases, or show NAME: one of them, or a TOML or JSON file of your own.
 
     Weights say how much quality, speed and small size count. Floors must hold unless you set other limits
     with terazi optimize.

@@ -23,10 +23,11 @@ def show(report: Mapping[str, Any]) -> None:
         "KL": lambda v: _number(v["kl_divergence"], ".3f"),
         "cosine": lambda v: _number(v["cosine"], ".4f"),
         "tokens/s there": _there,
-        "tokens/s here": lambda v: _rate(_measured(v, "decode_speed")),
+        "tokens/s here": lambda v: _here(v, _rate(_measured(v, "decode_speed"))),
         "order kept": lambda v: _number(_measured(v, "rank_correlation"), ".4f"),
-        "ms/sentence here": _latency,
-        "reads here": _reading,
+        "ms/sentence here": lambda v: _here(v, _latency(v)),
+        "95 %": lambda v: _here(v, _latency(v, "percentile_95")),
+        "reads tokens/s": lambda v: _here(v, _reading(v)),
         "memory": lambda v: size(v["memory_needed"]) if v["size"] else "",
         "score": lambda v: _number(v["score"], ".2f"),
         "verdict": _verdict,
@@ -74,6 +75,13 @@ def _reading(variant: Mapping[str, Any]) -> str:
     return _number(_measured(variant, "prefill_speed"), ",.0f")
 
 
-def _latency(variant: Mapping[str, Any]) -> str:
-    seconds = _measured(variant, "latency")
+def _latency(variant: Mapping[str, Any], percentile: str = "") -> str:
+    """Milliseconds per sentence: the median, or a percentile."""
+    found = variant["measurements"].get("latency")
+    seconds = found and (found["conditions"].get(percentile) if percentile else found["value"])
     return "" if seconds is None else f"{seconds * 1e3:.1f}"
+
+
+def _here(variant: Mapping[str, Any], text: str) -> str:
+    """Mark a time that tells nothing of the device, of which a note speaks."""
+    return f"{text}*" if text and not variant["representative"] else text

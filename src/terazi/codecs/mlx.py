@@ -12,7 +12,7 @@ import numpy as np
 
 from terazi.errors import UsageError
 
-__all__ = ["MODES", "Mode", "decode", "encode"]
+__all__ = ["E2M1", "E4M3", "MODES", "Mode", "decode", "encode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ MODES: dict[str, Mode] = {
 
 # The eight magnitudes of E2M1, and where rounding changes from one to the next: ties go to the smaller.
 _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+E2M1 = np.concatenate([_FP4, -_FP4])
+"""The value of every 4-bit floating-point code: float32[16]."""
+
 _FP4_EDGES = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5], np.float32)
 _LARGEST = {"mxfp4": np.float32(6), "nvfp4": np.float32(6), "mxfp8": np.float32(448)}
 
@@ -74,8 +77,8 @@ def decode(
         values = codes.astype(np.float32) * scales[..., None].astype(np.float32)
         values += biases[..., None].astype(np.float32)
     else:
-        magnitudes = _from_fp8(codes) if bits == 8 else np.concatenate([_FP4, -_FP4])[codes]
-        scale = _from_fp8(scales) if mode == "nvfp4" else np.exp2(scales.astype(np.float32) - 127)
+        magnitudes = E4M3[codes] if bits == 8 else E2M1[codes]
+        scale = E4M3[scales] if mode == "nvfp4" else np.exp2(scales.astype(np.float32) - 127)
         values = magnitudes * scale[..., None]
     return values.reshape(len(weight), columns).astype(np.float32)
 
@@ -116,7 +119,7 @@ def _floats(groups: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
     largest = np.abs(groups).max(-1) / groups.dtype.type(_LARGEST[mode])
     if mode == "nvfp4":
         scales = _to_fp8(largest)
-        values = _from_fp8(scales)
+        values = E4M3[scales]
     else:
         scales = _to_power_of_two(largest)
         values = np.exp2(scales.astype(np.float32) - 127)
@@ -151,12 +154,10 @@ def _fp8_values() -> np.ndarray:
     return np.where(codes & 128, -size, size)
 
 
-_FP8 = _fp8_values()
-_FP8_EDGES = (_FP8[:126] + _FP8[1:127]) / 2
+E4M3 = _fp8_values()
+"""The value of every 8-bit floating-point code: float32[256]."""
 
-
-def _from_fp8(codes: np.ndarray) -> np.ndarray:
-    return _FP8[codes]
+_FP8_EDGES = (E4M3[:126] + E4M3[1:127]) / 2
 
 
 def _to_fp8(x: np.ndarray) -> np.ndarray:

@@ -39,11 +39,11 @@ _NO_WAY_BACK = Conversion("no", "a graph keeps no layers to rebuild: convert wha
 # (source format, target) -> what happens.
 CONVERSIONS: Mapping[tuple[str, str], Conversion] = {
     ("huggingface", "gguf"): Conversion("renamed, permuted; types kept or F32, F16, BF16"),
-    ("huggingface", "mlx"): Conversion("quantized for mlx-lm"),
+    ("huggingface", "mlx"): Conversion("quantized for MLX"),
     ("huggingface", "onnx"): Conversion("exported by PyTorch or onnxruntime-genai"),
     ("huggingface", "safetensors"): Conversion("in another type; GPTQ, AWQ and the like decoded"),
     ("gguf", "gguf"): Conversion("no", "`terazi quantize` makes other types of a GGUF file"),
-    ("gguf", "mlx"): Conversion("decoded, then quantized for mlx-lm"),
+    ("gguf", "mlx"): Conversion("decoded, then quantized for MLX"),
     ("gguf", "onnx"): Conversion("decoded, then exported"),
     ("gguf", "safetensors"): Conversion("decoded, renamed back"),
     ("mlx", "gguf"): Conversion("decoded, renamed"),
@@ -62,8 +62,17 @@ def converter(target: str | None, output: Path | str) -> Callable[..., Artifact]
     return import_module(TARGETS[_target(target, output)]).convert
 
 
-def check_conversion(source: str, target: str | None, output: Path | str, options: Iterable[str]) -> None:
-    """Raise `UnsupportedError` for a pair without a conversion, `UsageError` for a foreign option."""
+def check_conversion(
+    source: str,
+    target: str | None,
+    output: Path | str,
+    options: Iterable[str],
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Raise `UnsupportedError` for a pair without a conversion, `UsageError` for a foreign option.
+
+    ``names`` is what the user calls the options.
+    """
     name = _target(target, output)
     found = CONVERSIONS[source, name]
     if found.hint:
@@ -73,9 +82,10 @@ def check_conversion(source: str, target: str | None, output: Path | str, option
     known = [option for option in known if option not in ("force", "progress")]
     foreign = [option for option in options if option not in known]
     if foreign:
+        names = names or {option: option for option in known + foreign}
         raise UsageError(
-            f"{' and '.join(foreign)}: no option of a conversion to {name}",
-            hint=f"{name} takes {', '.join(known)}",
+            f"{' and '.join(names[option] for option in foreign)}: no option of a conversion to {name}",
+            hint=f"{name} takes {', '.join(names[option] for option in known if option in names)}",
         )
 
 

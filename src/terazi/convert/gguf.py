@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from terazi.convert.sentence_transformers import dense_layers, pooling
 from terazi.convert.tokenizer import tokenizer_metadata
-from terazi.dtypes import dtype
 from terazi.errors import FormatError, UnsupportedError, UsageError
 from terazi.model import Artifact, Model, Tensor
 from terazi.model.arch import architecture, settings
@@ -31,20 +30,11 @@ _WRAPPERS = re.compile(
 )
 # Other modalities of a multimodal checkpoint: their own files in llama.cpp, so not part of this one.
 _OTHER_PARTS = re.compile(
-    r"(?:^|\.)(?:vision_\w+|visual|audio_\w+|multi_modal_projector|embed_vision|embed_audio|vision_model|mtp)\."
+    r"(?:^|\.)(?:vision_\w+|visual|audio_\w+|multi_modal_projector|connector|embed_vision|embed_audio|vision_model|mtp)\."
 )
 # GGUF names that llama.cpp wants in F32 although they are matrices.
 _FULL_PRECISION = ("ffn_gate_inp", "ssm_conv1d", "shortconv.conv", "token_types", "position_embd")
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
-# sentence-transformers' words, in old and new spelling -> GGUF's pooling types.
-_POOLING = {
-    "mean": 1,
-    "cls": 2,
-    "lasttoken": 3,
-    "pooling_mode_mean_tokens": 1,
-    "pooling_mode_cls_token": 2,
-    "pooling_mode_lasttoken": 3,
-}
 
 
 def to_gguf(model: Model, *, type: str | None = None, pre: str | None = None) -> Model:
@@ -122,7 +112,7 @@ def _tensors(model: Model, table: Architecture, values: Mapping[str, Any]) -> It
     for tensor in model.tensors.values():
         for name, numbers, part in named(tensor, table, values):
             found.setdefault(name, []).append((numbers, part))
-    for tensor in table.extra(values):
+    for tensor in (*table.extra(values), *dense_layers(model.path, table.dense)):
         found.setdefault(tensor.name, [((), tensor)])
     if values.get("tie_word_embeddings", False) and "token_embd.weight" in found:
         found.pop("output.weight", None)
@@ -178,9 +168,11 @@ def _place(name: str) -> tuple[int, int]:
 def _typed(tensor: Tensor, table: Architecture, type: str | None) -> Tensor:
     """Encode a tensor as llama.cpp wants it: vectors and special matrices in F32, others as ``type``."""
     words = (*_FULL_PRECISION, *table.full_precision)
-    full = len(tensor.shape) < 2 or any(word in tensor.name for word in words)
+    full = (
+        len(tensor.shape) < 2 or tensor.name.endswith(".bias") or any(word in tensor.name for word in words)
+    )
     wanted = "F32" if full or "norm" in tensor.name else type or tensor.type
-    if wanted == tensor.type or dtype(tensor.type).quantized:
+    if wanted == tensor.type:
         return tensor
     if wanted not in _FILE_TYPES:  # weights stored as 64-bit numbers, integers and the like
         wanted = "F32"
@@ -214,9 +206,14 @@ def _metadata(
         value = reader(values)
         if value is not None:
             metadata[f"{table.name}.{key}"] = value
-    pooling = _pooling(model.path)
-    if pooling is not None:
-        metadata[f"{table.name}.pooling_type"] = np.uint32(pooling)
+    pooled = pooling(model.path)
+    if pooled is not None:
+        metadata[f"{table.name}.pooling_type"] = np.uint32(pooled)
+    for name in table.dense:
+        layer = tensors.get(f"{name}.weight")
+        if layer is not None:
+            metadata[f"{table.name}.{name}_feat_in"] = np.uint32(layer.columns)
+            metadata[f"{table.name}.{name}_feat_out"] = np.uint32(layer.row_count)
     embedding = tensors.get("token_embd.weight")
     if embedding is None:
         raise FormatError(model.path, "has no token embedding")
@@ -224,23 +221,3 @@ def _metadata(
     for key, reader in table.tokenizer.items():
         metadata[key] = reader(values)
     return metadata
-
-
-def _pooling(directory: Path) -> int | None:
-    """Return how sentence-transformers files say that token vectors become one (GGUF's number)."""
-    file = directory / "modules.json"
-    if not file.is_file():
-        return None
-    try:
-        modules = json.loads(file.read_text("utf-8"))
-        part = next((entry["path"] for entry in modules if entry["type"].endswith("Pooling")), None)
-        if part is None:
-            return None
-        said = json.loads((directory / Path(part).name / "config.json").read_text("utf-8"))
-        modes = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
-        modes = modes or [said["pooling_mode"]]
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
-        raise FormatError(file, f"does not say how vectors are pooled: {str(error)[:200]}") from None
-    if len(modes) != 1 or modes[0] not in _POOLING:
-        raise UnsupportedError(f"{file}: llama.cpp cannot pool vectors by {', '.join(map(str, modes))}")
-    return _POOLING[modes[0]]

@@ -16,7 +16,7 @@ from terazi.dtypes import dtype
 from terazi.errors import FormatError, UnsupportedError, UsageError
 from terazi.model import Artifact, Model, Tensor
 from terazi.model.arch import architectures
-from terazi.model.arch.change import recoded
+from terazi.model.arch.change import recoded, swapped
 from terazi.model.arch.rope import rope_back
 from terazi.model.arch.table import Architecture, Field, Source, To, head_size
 from terazi.progress import Progress, silent
@@ -62,7 +62,7 @@ def to_huggingface(model: Model, *, type: str | None = None) -> Model:
     else:
         packing = ("quantization", "quantization_config", "torch_dtype")
         settings = {name: value for name, value in model.metadata.items() if name not in packing}
-        tensors = list(model.tensors.values())
+        tensors = [_unblocked(tensor, type) for tensor in model.tensors.values()]
     return dataclasses.replace(
         model,
         format="huggingface",
@@ -75,7 +75,8 @@ def companions(model: Model) -> dict[str, str | bytes]:
     """Return what belongs beside config.json, by name: tokenizer, chat template and other settings."""
     if model.format == "gguf":
         return dict(tokenizer_files(model.metadata))
-    names = {file: str(file.relative_to(model.path)) for file in model.files if file.suffix in _COMPANIONS}
+    parts = (file for file in model.files if file.suffix in _COMPANIONS or file.parent != model.path)
+    names = {file: str(file.relative_to(model.path)) for file in parts}
     kept = {file: name for file, name in names.items() if name != "config.json" and "index" not in name}
     return {name: file.read_bytes() for file, name in kept.items()}
 
@@ -85,10 +86,20 @@ def _in(type: str, tensor: Tensor) -> Tensor:
     return tensor if as_it_is else recoded(tensor, type)
 
 
+def _unblocked(tensor: Tensor, type: str) -> Tensor:
+    """Return gpt-oss's experts, which stay in MXFP4 when read, as they are without it: inputs by outputs."""
+    if not tensor.name.endswith("_blocks"):
+        return tensor
+    plain = swapped.make(recoded(tensor, type), Source({}, ()))
+    return plain.renamed(tensor.name.removesuffix("_blocks"))
+
+
 def _usual_type(model: Model) -> str:
     matrices = [tensor for tensor in model.tensors.values() if len(tensor.shape) > 1]
     largest = max(matrices, key=lambda tensor: tensor.size, default=None)
-    return largest.type if largest and largest.type in _DTYPES else "F16"
+    if largest is None or largest.type not in _DTYPES:
+        return "BF16" if model.format == "huggingface" else "F16"  # MXFP4, which fits into BF16
+    return largest.type
 
 
 def _table(model: Model) -> Architecture:
@@ -116,7 +127,8 @@ def _settings(model: Model, table: Architecture) -> dict[str, Any]:
         if value is None:
             continue
         if isinstance(reader, Field):
-            found[reader.names[0]] = value.item() if isinstance(value, np.generic) else value
+            plain = value.item() if isinstance(value, np.generic) else value
+            found[reader.names[0]] = None if reader.null is not None and plain == reader.null else plain
         elif reader is head_size and key == "attention.key_length":
             found["head_dim"] = int(value)
     for name, word in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):

@@ -1,4 +1,4 @@
-"""Checkpoints as MLX directories that stock mlx-lm and MLX Swift load: names, packed weights, config.json."""
+"""Checkpoints as MLX directories that mlx-lm, mlx-embeddings and MLX Swift load: names, packed weights."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "RECIPES", "convert"]
 
-# config.json's model_type of families whose mlx-lm module takes Hugging Face's tensors under their own names.
+# config.json's model_type of families whose module in mlx-lm (for encoders in mlx-embeddings) takes Hugging
+# Face's tensors under their own names.
 FAMILIES = (
+    "bert",
     "cohere",
     "gemma",
     "gemma2",
@@ -43,6 +45,9 @@ FAMILIES = (
 RECIPES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixed_4_6": (4, 6)}
 _DTYPES = {"F32": np.float32, "F16": np.float16}
 _LAYER = re.compile(r"\.(\d+)\.")
+# What MLX computes itself or embeddings do not need, and small tables that stay floats.
+_LEFT_OUT = re.compile(r"rotary_emb\.inv_freq$|^embeddings\.position_ids$|^cls\.")
+_FLOATS = re.compile(r"\.(position|token_type)_embeddings\.weight$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def _chooser(
     layers = model.config.block_count
 
     def choose(name: str, columns: int) -> _Layout | None:
-        if columns % group:
+        if columns % group or _FLOATS.search(name):
             return None
         return _Layout(mode, widths[_important(name, layers)], group)
 
@@ -136,8 +141,10 @@ def _encoded(
     tensors: list[Tensor] = []
     layouts: dict[str, _Layout | None] = {}
     tied = bool(model.metadata.get("tie_word_embeddings"))
+    if model.metadata["model_type"] == "bert" and "pooler.dense.weight" not in model.tensors:
+        tensors.extend(_no_pooler(model.config.embedding_length, kind))
     for tensor in model.tensors.values():
-        if tensor.name.endswith("rotary_emb.inv_freq") or (tied and tensor.name == "lm_head.weight"):
+        if _LEFT_OUT.search(tensor.name) or (tied and tensor.name == "lm_head.weight"):
             continue
         layer, _, part = tensor.name.rpartition(".")
         layout = None
@@ -148,6 +155,16 @@ def _encoded(
         else:
             tensors.extend(_parts(tensor, layer, layout, kind))
     return tensors, layouts
+
+
+def _no_pooler(width: int, kind: str) -> Iterator[Tensor]:
+    """Yield zeros for BERT's pooler, which embeddings do not use but mlx-embeddings wants to see."""
+    for name, shape in (("weight", (width, width)), ("bias", (width,))):
+
+        def read(start: int, stop: int, columns: int = shape[-1]) -> np.ndarray:
+            return np.zeros((stop - start, columns), _DTYPES[kind]).view(np.uint8)
+
+        yield Tensor(name=f"pooler.dense.{name}", shape=shape, type=kind, read=read)
 
 
 def _plain(tensor: Tensor, kind: str) -> Tensor:

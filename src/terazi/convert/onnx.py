@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terazi.errors import ExistsError, MissingExtraError, UnsupportedError, UsageError
+from terazi.files import check_space
 from terazi.model import Artifact
 from terazi.progress import silent
 
@@ -34,6 +36,7 @@ __all__ = ["OPSET", "convert", "export_module"]
 
 OPSET = 18
 _PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "INT8": "int8", "INT4": "int4"}
+_BITS = {"F32": 32, "F16": 16, "BF16": 16, "INT8": 8, "INT4": 4}  # of most weights, at least
 _COMPANIONS = (".json", ".txt", ".model", ".jinja")
 
 
@@ -76,11 +79,13 @@ def convert(
     export.
     """
     if model.format == "onnx":
+        check_space(Path(output).parent, model.nbytes, estimated=True)
         return _optimize(model, Path(output), type, fuse=fuse, force=force)
     if model.format != "huggingface":
         with _decoded(model) as checkpoint:
             return convert(checkpoint, output, type=type, opset=opset, fuse=fuse, force=force)
     type = (type or "F32").upper()
+    check_space(Path(output).parent, model.parameters * _BITS.get(type, 0) // 8, estimated=True)
     architecture = str((model.metadata.get("architectures") or [""])[0])
     with _directory(Path(output), force) as directory:
         if architecture.endswith(("ForCausalLM", "LMHeadModel")):
@@ -226,11 +231,14 @@ def _export_encoder(model: Model, architecture: str, directory: Path, opset: int
 
 
 def _fuse(model: Model, file: Path) -> None:
+    """Fuse operators in place; the graph keeps how many of each there were."""
     from terazi.convert.onnx_fusion import optimize
-    from terazi.formats.onnx import write_graph
+    from terazi.formats.onnx import EXPORTED, load_graph, operators, write_graph
 
-    config = model.config
+    config, before = model.config, operators(load_graph(file))
     fused = optimize(file, family=config.architecture, heads=config.head_count, width=config.embedding_length)
+    if all(entry.key != EXPORTED for entry in fused.metadata_props):
+        fused.metadata_props.add(key=EXPORTED, value=json.dumps(before))
     write_graph(fused, file, force=True)
 
 

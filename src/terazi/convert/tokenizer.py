@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,12 +159,37 @@ def _added(id: int, content: str) -> dict[str, Any]:
 def _guarded(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file makes the code that reads it raise into a `FormatError`."""
     try:
-        yield
+        with _quiet():
+            yield
     except (TeraziError, KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # the tokenizers library raises bare Exception, and panics are none
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise FormatError(path, f"cannot be read: {reason}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what is written to stderr, and drop it when it ends in an error.
+
+    The tokenizers library reports a panic there, with its stack, before Python hears of it.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+            held.seek(0)
+            os.write(kept, held.read())
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _load(description: Mapping[str, Any]) -> Tokenizer:

@@ -1,7 +1,9 @@
-"""The shipped profiles and use cases, and the reading of a user's own TOML file."""
+"""The shipped profiles and use cases, and the reading of a user's own file."""
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -39,7 +41,7 @@ def use_cases() -> dict[str, UseCase]:
 
 
 def device(name: str | Path) -> Device:
-    """Find a profile by name (``this-machine`` is detected) or read it from a TOML file.
+    """Find a profile by name (``this-machine`` is detected) or read it from a TOML or JSON file.
 
     Raises `NotFoundError` naming what there is, and `FormatError` for a file that does not fit.
     """
@@ -49,7 +51,7 @@ def device(name: str | Path) -> Device:
 
 
 def use_case(name: str | Path) -> UseCase:
-    """Find a use case by name, or read it from a TOML file; errors as for `device`."""
+    """Find a use case by name, or read it from a TOML or JSON file; errors as for `device`."""
     return _find(name, use_cases(), UseCase, "use case")
 
 
@@ -57,10 +59,11 @@ def _find(name: str | Path, known: dict[str, T], kind: type[T], what: str, extra
     if str(name) in known:
         return known[str(name)]
     path = Path(name)
-    if path.suffix == ".toml" or path.is_file():
+    if path.suffix in (".toml", ".json") or path.is_file():
         return _read(path, kind)
     raise NotFoundError(
-        f"no {what} is called {str(name)!r}", hint=f"one of {', '.join([*known, *extra])}, or a .toml file"
+        f"no {what} is called {str(name)!r}",
+        hint=f"one of {', '.join([*known, *extra])}, or a .toml or .json file",
     )
 
 
@@ -74,7 +77,7 @@ def _shipped(folder: str, kind: type[T]) -> list[T]:
 
 
 def _read(path: Traversable | Path, kind: type[T]) -> T:
-    """Read one TOML file. The file's name is the default for ``name``."""
+    """Read one TOML or JSON file. The file's name is the default for ``name``."""
     try:
         with path.open("rb") as file:
             data = file.read(_LIMIT + 1)
@@ -84,11 +87,12 @@ def _read(path: Traversable | Path, kind: type[T]) -> T:
         raise FormatError(str(path), f"cannot be read: {error.strerror}") from None
     if len(data) > _LIMIT:
         raise FormatError(str(path), f"is larger than {_LIMIT // 1024} KiB, which no profile is")
+    is_json = data.lstrip().startswith(b"{")  # which TOML never does
     try:
-        values: dict[str, Any] = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(str(path), f"is not TOML: {error}") from None
-    values.setdefault("name", path.name.removesuffix(".toml"))
+        values: dict[str, Any] = (json if is_json else tomllib).loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(str(path), f"is not {'JSON' if is_json else 'TOML'}: {error}") from None
+    values.setdefault("name", re.sub(r"\.(toml|json)$", "", path.name))
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from terazi.devices.quantities import ByteRate, ByteSize
 
-__all__ = ["Accelerator", "Cpu", "Device", "Limits", "Memory", "Power"]
+__all__ = ["Accelerator", "ComputeDevice", "Cpu", "Device", "Limits", "Memory", "Power"]
 
 Runtime = Literal["llama.cpp", "onnxruntime", "mlx", "wllama", "transformers.js", "vllm"]
 """An engine by the name that reports use."""
@@ -56,6 +56,17 @@ class Accelerator:
     runtimes: tuple[Runtime, ...] = ()
     memory: ByteSize | None = None
     bandwidth: ByteRate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class ComputeDevice:
+    """What llama.cpp computes on, by its own name (``CPU``, ``CUDA0``, ``Vulkan0``, ``Metal``); bytes."""
+
+    name: _Text
+    description: str
+    kind: Literal["cpu", "gpu", "accelerator"]
+    total: Annotated[int, Field(ge=0)]
+    free: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from terazi.devices.machine import this_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from terazi.devices.device import ComputeDevice
 
 __all__ = ["Check", "checks"]
 
@@ -25,7 +27,12 @@ _OPTIONAL = {
     "mlx": ("run MLX models", "mlx"),
     "torch": ("export from PyTorch", "hf"),
     "transformers": ("read Hugging Face models for export", "hf"),
+    "opentelemetry-sdk": ("traces of what is served", "otel"),
 }
+# Maker of a GPU -> the builds of xllamacpp for it: https://github.com/xorbitsai/xllamacpp#installation. The
+# one on PyPI uses processors, and Apple's GPUs by Metal.
+_BUILDS = {"NVIDIA": "cu128", "AMD": "rocm-6.4.1", "Intel": "vulkan"}
+_INDEX = "https://xorbitsai.github.io/xllamacpp/whl/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +45,13 @@ class Check:
     fix: str = ""
 
 
-def checks() -> list[Check]:
-    """Look at everything; imports no engine and takes about a second."""
-    return [_kernels(), _llama_cpp(), *_optional(), *_machine(), _store()]
+def checks(compute: Sequence[ComputeDevice] | None) -> list[Check]:
+    """Look at everything; takes about a second.
+
+    ``compute`` is what llama.cpp says it computes on (`terazi.runtime.llamacpp.devices`), None when it could
+    not be asked.
+    """
+    return [_kernels(), _llama_cpp(), *_optional(), *_machine(), *_gpus(compute), _store()]
 
 
 def _kernels() -> Check:
@@ -53,14 +64,18 @@ def _kernels() -> Check:
 
 def _llama_cpp() -> Check:
     """The pinned engine: another version is a problem, because structures are read by their layout."""
-    pinned = next((need for need in requires("terazi") or [] if need.startswith("xllamacpp")), "xllamacpp")
+    pinned = _pinned()
     wanted = pinned.partition("==")[2].split(";")[0].strip()
     found = _version("xllamacpp")
     if found is None or find_spec("xllamacpp") is None:
         return Check("llama.cpp", "problem", "not installed", f"pip install {pinned}")
-    if wanted and found != wanted:
+    if wanted and found.partition("+")[0] != wanted:
         return Check("llama.cpp", "problem", f"xllamacpp {found}, made for {wanted}", f"pip install {pinned}")
     return Check("llama.cpp", "ok", f"xllamacpp {found}")
+
+
+def _pinned() -> str:
+    return next((need for need in requires("terazi") or [] if need.startswith("xllamacpp")), "xllamacpp")
 
 
 def _optional() -> Iterator[Check]:
@@ -83,10 +98,26 @@ def _machine() -> Iterator[Check]:
         f"{memory.total / 1e9:.1f} GB, {memory.usable / 1e9:.1f} GB for a model; "
         f"{memory.bandwidth / 1e9:.0f} GB/s measured",
     )
-    if machine.accelerators:
-        yield Check("GPU", "ok", ", ".join(entry.name for entry in machine.accelerators))
+
+
+def _gpus(compute: Sequence[ComputeDevice] | None) -> Iterator[Check]:
+    """GPUs that llama.cpp uses; else those that it could use with another build."""
+    used = [device for device in compute or () if device.kind == "gpu"]
+    for device in used:
+        memory = f"{device.free / 1e9:.1f} of {device.total / 1e9:.1f} GB free"
+        yield Check("GPU", "ok", f"{device.name}: {device.description}, {memory}")
+    if used:
+        return
+    present = [entry.name for entry in this_machine().accelerators]
+    if compute is None:
+        yield Check("GPU", "missing", "llama.cpp cannot be asked", "see the line on llama.cpp")
+    elif present:
+        maker = next((maker for maker in _BUILDS for name in present if maker in name), "Intel")
+        fix = f"pip install --force-reinstall --no-deps {_pinned()} --index-url {_INDEX}{_BUILDS[maker]}"
+        found = f"{', '.join(present)}: not used, this build of llama.cpp is for processors"
+        yield Check("GPU", "missing", found, fix)
     else:
-        yield Check("GPU", "missing", "optional: none answers", "models run on the processor")
+        yield Check("GPU", "missing", "optional: none, models run on the processor", f"builds: {_INDEX}")
 
 
 def _store() -> Check:

@@ -46,6 +46,7 @@ _ARCHITECTURES: dict[str, Architecture] = {
     "aarch64": "aarch64",
     "armv7l": "armv7l",
 }
+_MAKERS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel"}  # PCI vendor ids
 _RESERVE = 0.15  # of the memory, left to the system and other programs
 _PROBE_BYTES = 1 << 28
 _PROBE_ROUNDS = 4
@@ -184,8 +185,21 @@ def _gpus(*, apple: bool) -> tuple[Accelerator, ...]:
             )
     if not found:
         nodes = sorted(Path("/dev/dri").glob("renderD*")) if Path("/dev/dri").is_dir() else []
-        found = [Accelerator(name=f"GPU at {node}", kind="gpu", runtimes=("llama.cpp",)) for node in nodes]
+        found = [_kernel_gpu(node) for node in nodes]
     return tuple(found)
+
+
+def _kernel_gpu(node: Path) -> Accelerator:
+    """A GPU that the kernel knows: its maker, and its own memory where the driver tells (AMD's does)."""
+    about = f"/sys/class/drm/{node.name}/device"
+    maker = _MAKERS.get(_read(f"{about}/vendor"), "")
+    memory = _read(f"{about}/mem_info_vram_total")
+    return Accelerator(
+        name=f"{maker} GPU at {node}".lstrip(),
+        kind="gpu",
+        runtimes=("llama.cpp",),
+        memory=int(memory) if memory.isdigit() and int(memory) else None,
+    )
 
 
 def _read(path: str) -> str:

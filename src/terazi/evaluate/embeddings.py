@@ -9,10 +9,10 @@ import numpy as np
 from terazi.calibrate.corpus import sentences
 from terazi.errors import EngineError, UsageError
 from terazi.evaluate.engines import open_engine
-from terazi.evaluate.measurement import METRICS, Measurement
 from terazi.evaluate.scores import mean
 
 if TYPE_CHECKING:
+    from terazi.evaluate.measurement import Measurement
     from terazi.evaluate.setting import Setting
     from terazi.evaluate.subject import Subject
     from terazi.progress import Progress
@@ -47,24 +47,16 @@ def measure(subject: Subject, reference: Subject, setting: Setting, progress: Pr
         "reference_types": list(reference.types),
         "reference_quantized": reference.quantized,
     }
-
-    def measurement(
-        metric: str, value: float, error: float | None, samples: int, **more: float
-    ) -> Measurement:
-        return Measurement(
-            metric=metric,
-            value=value,
-            unit=METRICS[metric].unit,
-            artifact=subject.digest,
-            device=setting.device,
-            uncertainty=error,
-            samples=samples,
-            conditions=conditions | more,
-        )
-
     return [
-        measurement("cosine", found.value, found.error, len(texts), minimum=float(cosines.min())),
-        measurement("rank_correlation", order, None, len(pairs[0])),
+        subject.measured(
+            "cosine",
+            found.value,
+            conditions | {"minimum": float(cosines.min())},
+            device=setting.device,
+            error=found.error,
+            samples=len(texts),
+        ),
+        subject.measured("rank_correlation", order, conditions, device=setting.device, samples=len(pairs[0])),
     ]
 
 

@@ -37,7 +37,7 @@ def evaluate(  # noqa: PLR0913
 ) -> list[Measurement]:
     """Measure a model in its own engine and return what applies to it of `METRICS`.
 
-    GGUF files run in llama.cpp, ONNX models in onnxruntime.
+    GGUF files run in llama.cpp, ONNX models in onnxruntime, MLX and Hugging Face directories in MLX.
 
     Size and bits per weight; for language models perplexity and, against a ``reference`` model of the same
     tokenizer, KL divergence and agreement; for embedding models with a reference cosine and rank correlation;
@@ -48,7 +48,8 @@ def evaluate(  # noqa: PLR0913
     reused for files of the same digest and the same settings.
 
     Raises `EngineError` when the engine cannot run the model, `UsageError` when text or reference do not fit,
-    `FormatError`, `NotFoundError` or `UnsupportedError` when no engine here runs it.
+    `MissingExtraError` when the engine is not installed, `FormatError`, `NotFoundError` or `UnsupportedError`
+    for what is no model to open.
     """
     from terazi.calibrate.corpus import evaluation_corpus, read_corpus
     from terazi.evaluate.cache import Cache
@@ -80,22 +81,13 @@ def evaluate(  # noqa: PLR0913
 
 
 def _of_file(subject: Subject, device: str) -> list[Measurement]:
+    conditions = {
+        "parameters": subject.parameters,
+        "types": list(subject.types),
+        "weights": subject.weights,
+    }
     values = {"size": float(subject.size), "bits_per_weight": subject.bits_per_weight}
-    return [
-        Measurement(
-            metric=metric,
-            value=value,
-            unit=METRICS[metric].unit,
-            artifact=subject.digest,
-            device=device,
-            conditions={
-                "parameters": subject.parameters,
-                "types": list(subject.types),
-                "weights": subject.weights,
-            },
-        )
-        for metric, value in values.items()
-    ]
+    return [subject.measured(metric, value, conditions, device=device) for metric, value in values.items()]
 
 
 def _quality(

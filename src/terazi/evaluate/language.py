@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 from terazi.errors import EngineError, FormatError, UsageError
 from terazi.evaluate import logprobs, scores
 from terazi.evaluate.engines import open_engine, runtime_version
-from terazi.evaluate.measurement import METRICS, Measurement
 from terazi.evaluate.windows import windows
 from terazi.files import write_text
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from terazi.evaluate.cache import Cache
+    from terazi.evaluate.measurement import Measurement
     from terazi.evaluate.setting import Setting
     from terazi.evaluate.subject import Subject
     from terazi.progress import Progress
@@ -154,27 +155,20 @@ def _measurements(
     conditions: dict[str, Any],
     floor: dict[str, float],
 ) -> list[Measurement]:
-    def measurement(metric: str, estimate: scores.Estimate, more: dict[str, Any]) -> Measurement:
-        return Measurement(
-            metric=metric,
-            value=estimate.value,
-            unit=METRICS[metric].unit,
-            artifact=subject.digest,
-            device=device,
-            uncertainty=estimate.error,
-            samples=len(found.nll),
-            conditions=conditions | more,
-        )
+    measured = partial(subject.measured, device=device, samples=len(found.nll))
 
-    result = [measurement("perplexity", scores.perplexity(found.nll), {})]
+    def estimated(metric: str, estimate: scores.Estimate, more: dict[str, Any]) -> Measurement:
+        return measured(metric, estimate.value, conditions | more, error=estimate.error)
+
+    result = [estimated("perplexity", scores.perplexity(found.nll), {})]
     if reference is not None and found.kld is not None and found.same_top is not None:
-        about = {
+        about = floor | {
             "reference": reference.path.name,
             "reference_digest": reference.digest,
             "reference_types": list(reference.types),
             "reference_quantized": reference.quantized,
         }
-        compared = scores.statistics(found)
-        result.append(measurement("kl_divergence", scores.mean(found.kld), about | floor | compared))
-        result.append(measurement("agreement", scores.mean(found.same_top), about | floor))
+        compared = about | scores.statistics(found)
+        result.append(estimated("kl_divergence", scores.mean(found.kld), compared))
+        result.append(estimated("agreement", scores.mean(found.same_top), about))
     return result

@@ -6,15 +6,16 @@ import math
 import os
 import statistics
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from terazi.calibrate.corpus import sentences
 from terazi.evaluate.engines import open_engine
-from terazi.evaluate.measurement import METRICS, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from terazi.evaluate.measurement import Measurement
     from terazi.evaluate.setting import Setting
     from terazi.evaluate.subject import Subject
     from terazi.progress import Progress
@@ -62,21 +63,7 @@ def measure(subject: Subject, setting: Setting, progress: Progress) -> list[Meas
             "processor_share": round(timings.processor_share, 3),
         }
     progress(task, 1, 1, unit="runs")
-
-    def measurement(
-        metric: str, value: float, error: float | None, samples: int, **more: object
-    ) -> Measurement:
-        return Measurement(
-            metric=metric,
-            value=value,
-            unit=METRICS[metric].unit,
-            artifact=subject.digest,
-            device=setting.device,
-            uncertainty=error,
-            samples=samples,
-            conditions=conditions | more,
-        )
-
+    measured = partial(subject.measured, device=setting.device)
     result = []
     for metric, tokens, seconds in (
         ("prefill_speed", timings.prompt_tokens, timings.prompt_seconds),
@@ -84,14 +71,15 @@ def measure(subject: Subject, setting: Setting, progress: Progress) -> list[Meas
     ):
         if seconds:
             value, error = median([tokens / passed for passed in seconds])
-            result.append(measurement(metric, value, error, len(seconds), tokens=tokens))
+            about = conditions | {"tokens": tokens}
+            result.append(measured(metric, value, about, error=error, samples=len(seconds)))
     if latencies:
         value, error = median(latencies)
-        slow = sorted(latencies)[int(0.95 * len(latencies))]
-        result.append(measurement("latency", value, error, len(latencies), percentile_95=slow))
+        about = conditions | {"percentile_95": sorted(latencies)[int(0.95 * len(latencies))]}
+        result.append(measured("latency", value, about, error=error, samples=len(latencies)))
     # The digest has just been taken, so the file is in the system's cache as a rule.
-    result.append(measurement("load_time", load_time, None, 1, file_cache="warm"))
-    result.append(measurement("peak_memory", peak - base, None, 1, interpreter=base))
+    result.append(measured("load_time", load_time, conditions | {"file_cache": "warm"}))
+    result.append(measured("peak_memory", peak - base, conditions | {"interpreter": base}))
     return result
 
 

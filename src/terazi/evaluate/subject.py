@@ -6,21 +6,26 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from terazi.dtypes import dtype
-from terazi.errors import UnsupportedError
-from terazi.evaluate.engines import ENGINES
+from terazi.evaluate.measurement import METRICS, Measurement
 from terazi.files import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from terazi.model import Model
 
 __all__ = ["Subject", "open_subject"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A model: ``types`` are its weight types, most used first, ``weights`` how many have
-    each; ``embeds`` marks embedding models.
+    """A model: ``types`` are its weight types, most used first, ``weights`` how many have each.
 
-    ``format`` decides which engine opens ``path``.
+    ``format`` decides which engine opens ``path``. ``quantized`` says whether the bulk of the weights is
+    stored in a lossy type; ``embeds`` marks embedding models.
     """
 
     path: Path
@@ -31,27 +36,45 @@ class Subject:
     parameters: int
     types: tuple[str, ...]
     weights: dict[str, int]
+    quantized: bool
     embeds: bool
 
-    @property
-    def quantized(self) -> bool:
-        """Whether the bulk of the weights is stored in a lossy type."""
-        return dtype(self.types[0]).precision not in ("full", "exact")
+    def measured(
+        self,
+        metric: str,
+        value: float,
+        conditions: Mapping[str, Any],
+        *,
+        device: str,
+        error: float | None = None,
+        samples: int = 1,
+    ) -> Measurement:
+        """Return a number about this model; ``error`` is one standard error."""
+        return Measurement(
+            metric=metric,
+            value=value,
+            unit=METRICS[metric].unit,
+            artifact=self.digest,
+            device=device,
+            uncertainty=error,
+            samples=samples,
+            conditions=conditions,
+        )
 
 
 def open_subject(path: Path | str) -> Subject:
-    """Look at a model's headers and digest; raises `UnsupportedError` for what no engine here runs."""
+    """Look at a model's headers and digest; raises what `terazi.formats.open_model` raises."""
     from terazi.formats import open_model
 
     model = open_model(path)
-    if model.format not in ENGINES:
-        raise UnsupportedError(
-            f"{path}: nothing here measures {model.format} models; these can be: {', '.join(ENGINES)}",
-            hint=f"terazi convert {path} model.gguf",
-        )
     weights: dict[str, int] = {}
+    lossy = 0
     for tensor in model.tensors.values():
-        weights[tensor.type] = weights.get(tensor.type, 0) + tensor.size
+        name = tensor.packed.name if tensor.packed else tensor.type
+        weights[name] = weights.get(name, 0) + tensor.size
+        if tensor.packed or dtype(tensor.type).precision not in ("full", "exact"):
+            lossy += tensor.size
+    embeds = model.variant == "embedding" or "last_hidden_state" in model.metadata.get("outputs", ())
     digests = [(file.name, _digest(file, *_stamp(file))) for file in model.files]
     if len(digests) == 1:
         digest = digests[0][1]
@@ -59,7 +82,7 @@ def open_subject(path: Path | str) -> Subject:
         lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests))
         digest = hashlib.sha256(lines.encode()).hexdigest()
     return Subject(
-        path=model.files[0],
+        path=_opened(model, embeds),
         format=model.format,
         digest=digest,
         size=sum(file.stat().st_size for file in model.files),
@@ -67,8 +90,15 @@ def open_subject(path: Path | str) -> Subject:
         parameters=model.parameters,
         types=tuple(sorted(weights, key=lambda name: (-weights[name], name))),
         weights=weights,
-        embeds=model.variant == "embedding" or "last_hidden_state" in model.metadata.get("outputs", ()),
+        quantized=2 * lossy > model.parameters,
+        embeds=embeds,
     )
+
+
+def _opened(model: Model, embeds: bool) -> Path:
+    """Return what the engine takes: a file, or the directory that it lies in."""
+    file = model.files[0]
+    return file if model.format == "gguf" or (model.format == "onnx" and embeds) else file.parent
 
 
 def _stamp(file: Path) -> tuple[int, int, int]:

@@ -41,11 +41,24 @@ def open_model(path: Path | str) -> Model:
         if module.detect(path):
             return module.read(path)
     _refuse_pickle(path)
+    _refuse_without_weights(path)
     raise FormatError(
         path,
         "no model in a known format",
         hint=f"give a GGUF file, a safetensors file or a Hugging Face directory ({', '.join(FORMATS)})",
     )
+
+
+def _refuse_without_weights(path: Path) -> None:
+    """Say what is wrong with a directory that has a config.json and is no model all the same."""
+    config = path / "config.json"
+    if config.is_file():
+        from terazi.formats.huggingface.reader import read_json
+
+        read_json(config)  # raises when it is damaged
+        raise FormatError(
+            path, "has a config.json, but no weights beside it", hint="get the model's safetensors files"
+        )
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from terazi.model.model import Config
 
-__all__ = ["MemoryNeed", "kv_cache_bytes", "memory_needed"]
+__all__ = ["MemoryNeed", "kv_cache_bytes", "kv_cache_layers", "memory_needed"]
 
 _F16 = 2
 _BATCH = 512  # llama.cpp's default physical batch (n_ubatch)
@@ -66,22 +66,27 @@ def memory_needed(weights: int, config: Config, context: int, *, value_bytes: fl
 
 
 def kv_cache_bytes(config: Config, context: int, *, value_bytes: float = _F16) -> int:
-    """Return the bytes that llama.cpp allocates for keys and values of ``context`` tokens.
+    """Return the bytes that llama.cpp allocates for keys and values of ``context`` tokens."""
+    return int(sum(kv_cache_layers(config, context, value_bytes=value_bytes)))
+
+
+def kv_cache_layers(config: Config, context: int, *, value_bytes: float = _F16) -> tuple[float, ...]:
+    """Return the bytes of the cache per layer, in order.
 
     Layers with a sliding window hold the window and one batch. Encoders keep no cache. Recurrent state, a few
     MB whatever the context, is not counted.
     """
     if config.values.get("attention.causal") is False or "bert" in config.architecture:
-        return 0
+        return (0.0,) * config.block_count
     compressed = "attention.key_length_mla" in config.values  # values are read out of the keys
     width = config.key_length + (0 if compressed else config.value_length)
     whole = _padded(context)
     windowed = min(whole, _padded(config.sliding_window + _BATCH))
-    cells = sum(
-        heads * (whole if sees_all else windowed)
-        for heads, sees_all in zip(_cached_heads(config), _sees_all(config), strict=False)
+    cached = (*_cached_heads(config), *(0 for _ in range(config.block_count)))
+    return tuple(
+        heads * (whole if sees_all else windowed) * width * value_bytes
+        for heads, sees_all in zip(cached, _sees_all(config), strict=False)
     )
-    return int(cells * width * value_bytes)
 
 
 def _cached_heads(config: Config) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Smaller models: presets and rules as data, plans with exact sizes, and carrying them out."""
 
 from terazi.quantize.apply import apply, apply_many
-from terazi.quantize.collection import collection_path, plan_collection
+from terazi.quantize.collection import collection_directory, collection_path, plan_collection
 from terazi.quantize.plan import Entry, Plan, make_plan
 from terazi.quantize.presets import ALIASES, PRESETS, Preset, preset
 from terazi.quantize.recipe import Recipe, Scheme
@@ -17,6 +17,7 @@ __all__ = [
     "Scheme",
     "apply",
     "apply_many",
+    "collection_directory",
     "collection_path",
     "make_plan",
     "open_source",

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from terazi.errors import UsageError
 from terazi.quantize.plan import Plan, make_plan
 from terazi.quantize.presets import ALIASES, PRESETS, preset
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from terazi.calibrate import Calibration
     from terazi.model import Model
 
-__all__ = ["collection_path", "plan_collection"]
+__all__ = ["collection_directory", "collection_path", "plan_collection"]
 
 # Left out of the usual series: no saving, or meant for models trained with such weights.
 _SPECIAL = {"F32", "BF16", "F16", "TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "MXFP4_MOE"}
@@ -37,6 +40,25 @@ def plan_collection(
         make_plan(model, name, calibration=calibration, **options) for name in PRESETS if name not in left_out
     ]
     return [plan for plan in plans if not plan.without_importance(calibration)]
+
+
+@contextmanager
+def collection_directory(path: Path | str) -> Iterator[None]:
+    """Have the directory ``path`` for the block; made for it, it is removed when the block leaves it empty.
+
+    Raises `UsageError` when a file is in its place.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file", hint="a series of files goes into a directory: name one")
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it holds files
+                folder.rmdir()
 
 
 def collection_path(directory: Path | str, model: Model, plan: Plan) -> Path:

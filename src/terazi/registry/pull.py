@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from terazi.errors import DownloadError, FormatError, NotFoundError, TeraziError
+from terazi.errors import DownloadError, FormatError, NotFoundError, TeraziError, UsageError
 from terazi.progress import silent
 from terazi.registry import catalog
 from terazi.registry.manifest import Entry, Manifest, StoredFile, check_file_name
@@ -29,6 +29,8 @@ def resolve_model(reference: Path | str, *, store: Store | None = None, progress
     could deliver it.
     """
     text = str(reference)
+    if not text.strip():
+        raise UsageError("the model's name is empty", hint="give a file, a directory or a name (terazi list)")
     if isinstance(reference, Path) or (Path(text).exists() and split_source(text) is None):
         if not Path(text).exists():
             raise NotFoundError(f"{text}: no such file or directory")

@@ -12,7 +12,9 @@ Keys (sizes in bytes, speeds in tokens/s, fractions 0 to 1, absent figures ``nul
   against), ``rank``, ``beaten_by`` (a label; null on the Pareto front), ``ran``, ``source``, ``format``,
   ``size``, ``saved_16bit``, ``saved_32bit``, ``bits_per_weight``,
   ``precision``, ``main_type``, ``types`` (type -> share of weights), ``memory_needed``, ``score``, ``parts``,
-  ``device_speed`` and ``energy`` (on the device), ``agreement``, ``kl_divergence``, ``cosine``,
+  ``device_speed`` and ``energy`` (on the device), ``representative`` (whether times measured here tell
+  anything of it), ``agreement``, ``kl_divergence``, ``cosine``,
+  ``operators`` of an ONNX graph and those it was ``exported`` with (name -> number, before fusion),
   ``measurements`` by metric, ``samples``, ``notes``, ``file``, ``digest``, ``plan_digest``
 - ``method``, ``caveats``, ``commands``: sentences and shell commands
 """
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from terazi.devices import this_machine
 from terazi.dtypes import dtype
+from terazi.search.estimates import representative
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,9 +179,12 @@ def _variant(candidate: Candidate, recommendation: Recommendation, subject: Subj
         "parts": None,
         "device_speed": None,
         "energy": None,
+        "representative": all(representative(m, recommendation.device) for m in candidate.measurements),
         "agreement": None if _embeds(recommendation) else candidate.value("agreement"),
         "kl_divergence": None if _embeds(recommendation) else candidate.value("kl_divergence"),
         "cosine": candidate.value("cosine") if _embeds(recommendation) else None,
+        "operators": dict(candidate.operators),
+        "exported": dict(candidate.exported),
         "measurements": {m.metric: m.to_dict() for m in candidate.measurements},
         "samples": [asdict(sample) for sample in candidate.samples],
         "notes": list(candidate.notes),

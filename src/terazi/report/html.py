@@ -11,8 +11,10 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from terazi.dtypes import TYPES
+from terazi.figures import size, three_digits
 from terazi.report.charts import Point, chart
 from terazi.search.limits import figure
+from terazi.search.variants.family import named_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +47,7 @@ def page(document: Mapping[str, Any]) -> str:
         "percent": _percent,
         "saving": _saving,
         "precision": lambda level: _PRECISION[level],
-        "class_of": lambda name: TYPES[name].precision if name in TYPES else "exact",
+        "class_of": _class_of,
         "day": lambda text: f"{text[:10]} {text[11:16]} UTC",
     }
     script = _resource("page.js")
@@ -58,6 +60,7 @@ def page(document: Mapping[str, Any]) -> str:
         charts=[drawn for drawn in _charts(document) if drawn],
         columns=_columns(variants),
         levels=[level for level in _PRECISION if any(v["precision"] == level for v in variants)],
+        graphs=_graphs(variants),
         prompts=list(_prompts(variants)),
         model_facts=list(_model_facts(document["model"])),
         device_facts=list(_device_facts(document["device"])),
@@ -81,6 +84,9 @@ def _title(document: Mapping[str, Any]) -> str:
 
 # Columns that not every report has
 
+# Figures of the machine that measured: marked where they tell nothing of the device.
+_TIMES = ("decode_speed", "prefill_speed", "latency", "load_time", "peak_memory")
+
 
 @dataclass(frozen=True, slots=True)
 class _Column:
@@ -94,7 +100,7 @@ class _Column:
 def _columns(variants: Sequence[_Values]) -> list[_Column]:
     """The measured columns that at least one variant has a figure for."""
 
-    def of(metric: str, title: str, text: Callable[[float], str]) -> _Column:
+    def of(metric: str, title: str, text: Callable[[float], str], scale: float = 1.0) -> _Column:
         def value(variant: _Values) -> float | None:
             if variant.get(metric) is not None:
                 return variant[metric]
@@ -103,7 +109,9 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
 
         def shown(variant: _Values) -> str:
             number = value(variant)
-            return "–" if number is None else text(number)
+            if number is None:
+                return "–"
+            return text(number * scale) + ("" if variant["representative"] or metric not in _TIMES else " *")
 
         def error(variant: _Values) -> str:
             found = variant["measurements"].get(metric)
@@ -112,7 +120,7 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
             return (
                 f"± {found['uncertainty'] * 100:.1f}"
                 if text is _percent
-                else f"± {_number(found['uncertainty'], 1)}"
+                else f"± {_number(found['uncertainty'] * scale, 1)}"
             )
 
         return _Column(title, value, shown, error)
@@ -142,12 +150,20 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
         energy,
         of("prefill_speed", "prompt tokens/s here", lambda x: _number(x, 3)),
         of("perplexity", "Perplexity", lambda x: _number(x, 3)),
-        of("latency", "s per sentence here", lambda x: _number(x, 2)),
+        of("latency", "ms per sentence here", lambda x: _number(x, 2), 1e3),
+        _Column("95 % within, ms", _slow, lambda v: "–" if _slow(v) is None else _number(_slow(v), 2)),
         of("rank_correlation", "Order kept", lambda x: _number(x, 4)),
         of("load_time", "Load, s", lambda x: _number(x, 2)),
         of("peak_memory", "Peak memory here", _bytes),
     ]
     return [column for column in columns if any(column.value(variant) is not None for variant in variants)]
+
+
+def _slow(variant: _Values) -> float | None:
+    """Milliseconds within which 95 of 100 sentences were done."""
+    found = variant["measurements"].get("latency")
+    seconds = found and found["conditions"].get("percentile_95")
+    return seconds * 1e3 if seconds else None
 
 
 # Pictures
@@ -199,6 +215,25 @@ def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
             y_title=y_title,
             smaller_x_is_better=False,
         )
+
+
+# Operators of ONNX graphs
+
+
+def _graphs(variants: Sequence[_Values]) -> _Values | None:
+    """Operators by name: a column for the export before fusion, one for every graph. None without any."""
+    made = [v for v in variants if v["operators"]]
+    if not made:
+        return None
+    exported = next((v["exported"] for v in made if v["exported"]), None)
+    columns = ([("exported", exported)] if exported else []) + [(v["label"], v["operators"]) for v in made]
+    names = dict.fromkeys(name for _, operators in columns for name in operators)
+    rows = [(name, [operators.get(name, 0) for _, operators in columns]) for name in names]
+    return {
+        "titles": [title for title, _ in columns],
+        "rows": sorted(rows, key=lambda row: (-max(row[1]), row[0])),
+        "totals": [sum(operators.values()) for _, operators in columns],
+    }
 
 
 # Answers
@@ -282,20 +317,20 @@ def _device_facts(device: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _bytes(value: float) -> str:
-    for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= divisor:
-            return (
-                f"{value / divisor:.3g} {unit}"
-                if value < 1000 * divisor
-                else f"{value / divisor:,.0f} {unit}"
-            )
-    return f"{value:.0f} B"
+    return size(value, three_digits)
 
 
 def _number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     return figure(value, digits)
+
+
+def _class_of(type: str, format: str) -> str:
+    """Return the precision class of a tensor type in a format."""
+    if format != "gguf":
+        return named_precision(type)
+    return TYPES[type].precision if type in TYPES else "exact"
 
 
 def _percent(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from dataclasses import asdict, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import ExistsError
+from terazi.registry.reports import keep_report
 from terazi.report.documents import document
 from terazi.report.methods import method
 from terazi.report.write import write_report
@@ -43,7 +45,8 @@ def publish(
 ) -> Recommendation:
     """Write report.html, report.json and the pick's file (unless the pick is the source) into a folder.
 
-    ``pick`` is the file or ONNX directory of the pick. Returns the recommendation with the pick's new path.
+    ``pick`` is the file or ONNX directory of the pick. The store keeps a copy of the report, which
+    `terazi serve` shows. Returns the recommendation with the pick's new path.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,9 @@ def publish(
         method=method(recommendation),
         commands=commands,
     )
-    write_report(report, directory, force=force)
+    html, _ = write_report(report, directory, force=force)
+    with contextlib.suppress(OSError):  # the report is written; a full store only lacks the copy
+        keep_report(report, html.read_text(encoding="utf-8"))
     return recommendation
 
 
@@ -83,7 +88,7 @@ def repeat_command(study: Study, settings: Settings, directory: Path | str) -> s
         "--use-case",
         study.use_case.name,
     ]
-    words += ["--context", str(study.context), "--types", ",".join(study.presets)]
+    words += ["--context", str(study.context), "--types", ",".join(study.types)]
     words += ["--tokens", str(settings.tokens)]
     if settings.text is not None:
         words += ["--text", str(settings.text)]

@@ -21,8 +21,18 @@ __all__ = ["render"]
 _LIMIT = 1 << 22  # characters of a prompt
 
 
-def render(template: str, messages: Sequence[Mapping[str, str]], *, bos: str = "", eos: str = "") -> str:
-    """Return the prompt that asks for the assistant's next message; raises `EngineError` with the reason."""
+def render(
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    bos: str = "",
+    eos: str = "",
+    values: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the prompt that asks for the assistant's next message; raises `EngineError` with the reason.
+
+    ``values`` are further variables, such as ``enable_thinking``.
+    """
     from jinja2 import TemplateError
     from jinja2.exceptions import SecurityError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -50,11 +60,9 @@ def render(template: str, messages: Sequence[Mapping[str, str]], *, bos: str = "
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     pieces, length = [], 0
     try:
+        known = {"add_generation_prompt": True, "bos_token": bos, "eos_token": eos}
         stream = environment.from_string(template).generate(
-            messages=[dict(message) for message in messages],
-            add_generation_prompt=True,
-            bos_token=bos,
-            eos_token=eos,
+            {**(values or {}), **known, "messages": [dict(message) for message in messages]}
         )
         for piece in stream:
             pieces.append(piece)

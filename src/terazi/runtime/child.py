@@ -26,13 +26,14 @@ import numpy as np
 from terazi.errors import EngineError, TeraziError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from io import BufferedReader
 
 __all__ = ["Child", "Message", "memory", "serve"]
 
 _LENGTH = struct.Struct("<I")
 _HEADER_LIMIT = 1 << 28
+_CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,11 @@ class Child:
         *_, result = self.stream(operation, *arrays, **values)
         return result
 
-    def stream(self, operation: str, *arrays: np.ndarray, **values: Any) -> Iterator[Message]:
+    def stream(self, operation: str, *arrays: np.ndarray, **values: Any) -> Generator[Message]:
         """Run one operation and yield its events and then its result.
 
-        The child is killed when the caller stops listening before the end.
+        A caller that stops listening at an event ends the operation. The child is killed when anything else
+        interrupts the call, since half a message may have been read.
         """
         with self._lock:
             if self._busy:
@@ -133,10 +135,25 @@ class Child:
                         reason = self._reason(logged) if message.values["log"] else ""
                         raise EngineError(message.values["message"] + reason, hint=message.values["hint"])
                     yield message
+            except GeneratorExit:
+                finished = self._cancel()
+                raise
             finally:
                 self._busy = False
                 if not finished:
                     self._kill()
+
+    def _cancel(self) -> bool:
+        """Ask the child to end its operation at the next event; returns whether it did."""
+        assert self._process.stdin is not None
+        try:
+            _write(self._process.stdin, Message({"operation": _CANCEL}))
+        except (OSError, ValueError):  # the child is gone, or closed
+            return False
+        while (message := self._receive()) is not None:
+            if message.values.get("kind") in ("result", "error"):
+                return True
+        return False
 
     def close(self) -> None:
         """End the child; waits at most two seconds for it to free its memory."""
@@ -193,8 +210,9 @@ class Child:
 def serve(operations: Mapping[str, Callable[[Message, Callable[[Message], None]], Message]]) -> None:
     """Answer calls in the child until the parent closes the pipe or dies.
 
-    An operation takes the call and ``emit`` (sends an event) and returns the result. Whatever is printed goes
-    to the log. A thread listens for the end of the pipe, so a parent that vanishes ends even a long call.
+    An operation takes the call and ``emit`` (sends an event, and raises when the parent has had enough) and
+    returns the result. Whatever is printed goes to the log. A thread listens for the end of the pipe, so a
+    parent that vanishes ends even a long call.
     """
     calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -202,11 +220,15 @@ def serve(operations: Mapping[str, Callable[[Message, Callable[[Message], None]]
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write("800")  # when memory runs out, this process is the one to end
     waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    cancelled = threading.Event()
 
     def listen() -> None:
         with contextlib.suppress(Exception):
             while (message := _read(calls)) is not None:
-                waiting.put(message)
+                if message.values.get("operation") == _CANCEL:
+                    cancelled.set()
+                else:
+                    waiting.put(message)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
@@ -217,11 +239,17 @@ def serve(operations: Mapping[str, Callable[[Message, Callable[[Message], None]]
         except BrokenPipeError:
             os._exit(0)
 
+    def emit(event: Message) -> None:
+        send("event", event)
+        if cancelled.is_set():
+            raise EngineError("cancelled")
+
     while True:
         call = waiting.get()
+        cancelled.clear()
         try:
             operation = operations[call.values["operation"]]
-            send("result", operation(call, lambda event: send("event", event)))
+            send("result", operation(call, emit))
         except TeraziError as error:
             send("error", Message({"message": error.message, "hint": error.hint, "log": True}))
         except MemoryError:

@@ -4,19 +4,18 @@ from terazi.search.bench import Settings, calibrated, open_workspace, real_tools
 from terazi.search.candidate import Candidate, Framework, Recommendation, Rejection, Sample, Scored
 from terazi.search.comparison import compare
 from terazi.search.loop import Tools, optimize, pick_file
-from terazi.search.onnx import DEFAULT_ONNX, OnnxPlan, variant_type
 from terazi.search.recommendation import recommend
-from terazi.search.study import DEFAULT_PRESETS, THOROUGH_PRESETS, Proposal, Study, of_model, propose
+from terazi.search.study import Study, propose
+from terazi.search.variants import FORMATS, variant_type
+from terazi.search.variants.family import Proposal, RecipePlan
 from terazi.search.workspace import Workspace, deliver
 
 __all__ = [
-    "DEFAULT_ONNX",
-    "DEFAULT_PRESETS",
-    "THOROUGH_PRESETS",
+    "FORMATS",
     "Candidate",
     "Framework",
-    "OnnxPlan",
     "Proposal",
+    "RecipePlan",
     "Recommendation",
     "Rejection",
     "Sample",
@@ -28,7 +27,6 @@ __all__ = [
     "calibrated",
     "compare",
     "deliver",
-    "of_model",
     "open_workspace",
     "optimize",
     "pick_file",

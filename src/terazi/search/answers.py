@@ -30,12 +30,12 @@ def ask(
 
     Raises `EngineError` when the engine fails.
     """
-    from terazi.runtime.llamacpp import open_engine
+    from terazi.evaluate.engines import open_writer
 
     samples = []
     if not prompts:
         return samples
-    with open_engine(path, context=_CONTEXT, threads=threads) as engine:
+    with open_writer(path, context=_CONTEXT, threads=threads) as engine:
         for number, prompt in enumerate(prompts):
             progress(f"{path.name} (answers)", number, len(prompts), unit="prompts")
             asked = [{"role": "user", "content": prompt}] if chat else prompt

@@ -1,20 +1,20 @@
-"""The real tools of a study: quantize, measure and ask in llama.cpp, and the workspace that fits them."""
+"""The real tools of a study: make, measure and ask in each format's engine; and the workspace for it."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.progress import Progress, silent
-from terazi.quantize import apply
 from terazi.search.answers import ask
 from terazi.search.loop import Tools
-from terazi.search.onnx import DEFAULT_ONNX, OnnxPlan, make, onnx_plan
 from terazi.search.study import Study, propose
+from terazi.search.variants import FORMATS
+from terazi.search.variants.family import Making, RecipePlan
 from terazi.search.workspace import Workspace, variant_name
 
 if TYPE_CHECKING:
@@ -79,16 +79,17 @@ def calibrated(study: Study, settings: Settings, *, progress: Progress = silent)
             progress=progress,
         )
         save(kept, found)
-    return propose(
+    planned = propose(
         study.source,
         study.name,
         study.device,
         study.use_case,
         study.budget,
         context=study.context,
-        presets=study.presets,
+        types=study.types,
         calibration=load(kept),
     )
+    return replace(planned, notes=study.notes)
 
 
 def real_tools(
@@ -102,14 +103,20 @@ def real_tools(
 
     tokenizer = study.source.tokenizer
 
-    export = onnx_plan(DEFAULT_ONNX[0])
+    def quantize(plan: Plan | RecipePlan, path: Path) -> object:
+        def beside(other: RecipePlan) -> Path:
+            return path.with_name(variant_name(other.label, other.digest))
 
-    def quantize(plan: Plan | OnnxPlan, path: Path) -> object:
-        if isinstance(plan, OnnxPlan):
-            base = path.with_name(variant_name(export.label, export.digest))
-            return make(plan, study.source.path, path, base, threads=settings.threads or 0, progress=progress)
-        weighed = study.calibration if plan.importance is not None else None
-        return apply(plan, study.source, path, calibration=weighed, progress=progress)
+        making = Making(
+            source=study.source,
+            output=path,
+            beside=beside,
+            calibration=study.calibration,
+            threads=settings.threads or 0,
+            progress=progress,
+        )
+        format = plan.format if isinstance(plan, RecipePlan) else "gguf"
+        return FORMATS[format].make(plan, making)
 
     def measure(path: Path, reference: Path | None) -> Sequence[Measurement]:
         return evaluate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from terazi.dtypes import dtype
@@ -42,6 +42,7 @@ class Candidate:
     weights by tensor type. ``source`` marks the model that the others are made from and compared with.
     ``failure`` says why a variant could not be made or measured, ``skipped`` why that was not tried.
     ``level`` is the precision class where the type does not say it (ONNX keeps all kinds of data in I8).
+    ``operators`` counts those of an ONNX graph, ``exported`` those before operators were fused.
     """
 
     label: str
@@ -52,6 +53,8 @@ class Candidate:
     types: Mapping[str, int]
     format: str = "gguf"
     level: Precision | None = None
+    operators: Mapping[str, int] = field(default_factory=dict)
+    exported: Mapping[str, int] = field(default_factory=dict)
     source: bool = False
     measurements: tuple[Measurement, ...] = ()
     samples: tuple[Sample, ...] = ()
@@ -76,6 +79,11 @@ class Candidate:
     def precision(self) -> Precision:
         """Precision class of the type that most weights have, whatever the preset is called."""
         return self.level or dtype(self.main_type).precision
+
+    @property
+    def quantized(self) -> bool:
+        """Whether most of its weights have lost precision."""
+        return self.precision not in ("full", "exact")
 
     def measured(self, metric: str) -> Measurement | None:
         """Return the measurement of a metric, if there is one."""

@@ -15,20 +15,31 @@ if TYPE_CHECKING:
     from terazi.devices import Device
     from terazi.search.candidate import Candidate
 
-__all__ = ["EFFICIENCY", "decode_speed", "energy_per_token"]
+__all__ = ["EFFICIENCY", "decode_speed", "energy_per_token", "representative"]
 
 EFFICIENCY = 0.5
 """The part of the peak bandwidth that generation is assumed to reach."""
+
+
+def representative(measurement: Measurement, device: Device) -> bool:
+    """Whether a time measured here tells anything of ``device``.
+
+    MLX without Metal does not: its processor build is there to be correct, and the device would use its GPU.
+    """
+    runtime = str(measurement.conditions.get("runtime", ""))
+    return device.detected or not (runtime.startswith("mlx") and "processor" in runtime)
 
 
 def decode_speed(candidate: Candidate, device: Device) -> Measurement | None:
     """Generation speed on ``device`` (tokens/s): measured when it is this machine, else an estimate.
 
     Encoders do not generate: theirs is the reading speed measured on this machine, whatever the device,
-    because reading is bound by arithmetic, which memory bandwidth says nothing of.
+    because reading is bound by arithmetic, which memory bandwidth says nothing of. None where that is not
+    `representative`.
     """
     if candidate.token_bytes <= 0:
-        return candidate.measured("prefill_speed")
+        read = candidate.measured("prefill_speed")
+        return read if read is not None and representative(read, device) else None
     if device.detected:
         return candidate.measured("decode_speed")
     if candidate.failure:

@@ -7,22 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from terazi.errors import EngineError, FormatError, UnsupportedError
+from terazi.errors import EngineError, FormatError, MissingExtraError, UnsupportedError
 from terazi.evaluate.measurement import Measurement
 from terazi.files import sha256
+from terazi.formats import open_model
 from terazi.progress import Progress, silent
 from terazi.quantize import Plan
 from terazi.search.candidate import Candidate, Recommendation, Sample
-from terazi.search.onnx import OnnxPlan, as_measured
 from terazi.search.recommendation import recommend
+from terazi.search.variants import FORMATS
+from terazi.search.variants.family import Frame, RecipePlan, as_found
+from terazi.search.workspace import Finding
 
 if TYPE_CHECKING:
-    from terazi.search.study import Proposal, Study
+    from terazi.search.study import Study
+    from terazi.search.variants.family import Proposal
     from terazi.search.workspace import Workspace
 
 __all__ = ["Tools", "optimize", "pick_file"]
 
-Quantize = Callable[[Plan | OnnxPlan, Path], object]
+Quantize = Callable[[Plan | RecipePlan, Path], object]
 Evaluate = Callable[[Path, Path | None], Sequence[Measurement]]
 Ask = Callable[[Path], Sequence[Sample]]
 
@@ -47,62 +51,19 @@ def optimize(
     total = len(runnable)
     progress("variants", 0, total, unit="variants")
     first = study.proposals[0]
-    reference = _source_file(study, first, tools, workspace)
-    found = {first.candidate.label: _studied(first, reference, None, tools, workspace)}
+    work = _Work(study, tools, workspace)
+    reference = work.file(first)
+    found = {first.candidate.label: work.studied(first, reference, None)}
     for done, proposal in enumerate((p for p in runnable if p is not first), start=1):
         progress("variants", done, total, unit="variants")
         try:
-            found[proposal.candidate.label] = _made_and_studied(proposal, reference, tools, workspace)
-        except (EngineError, FormatError, UnsupportedError) as error:
+            found[proposal.candidate.label] = work.made_and_studied(proposal, reference)
+        except (EngineError, FormatError, MissingExtraError, UnsupportedError) as error:
             found[proposal.candidate.label] = replace(proposal.candidate, failure=error.message)
     progress("variants", total, total, unit="variants")
     candidates = [found.get(p.candidate.label, p.candidate) for p in study.proposals]
-    return recommend(candidates, study.device, study.use_case, study.budget, context=study.context)
-
-
-def _source_file(study: Study, source: Proposal, tools: Tools, workspace: Workspace) -> Path:
-    """The file that others are compared with: the source, or the source written as GGUF."""
-    if source.plan is None:
-        return study.source.files[0]
-    return _made(source, source.plan, tools, workspace)
-
-
-def _made_and_studied(proposal: Proposal, reference: Path, tools: Tools, workspace: Workspace) -> Candidate:
-    assert proposal.plan is not None
-    if (kept := workspace.read(proposal.plan.digest)) is not None:
-        return _with(proposal.candidate, *kept)
-    return _studied(proposal, _made(proposal, proposal.plan, tools, workspace), reference, tools, workspace)
-
-
-def _made(proposal: Proposal, plan: Plan | OnnxPlan, tools: Tools, workspace: Workspace) -> Path:
-    """Write the variant unless it is there. Files appear only when complete, so one that exists is whole."""
-    suffix = "" if isinstance(plan, OnnxPlan) else ".gguf"
-    path = workspace.file(proposal.candidate.label, plan.digest, suffix)
-    if not path.exists():
-        tools.quantize(plan, path)
-    return path
-
-
-def _studied(
-    proposal: Proposal, path: Path, reference: Path | None, tools: Tools, workspace: Workspace
-) -> Candidate:
-    """Measure one file and ask it the prompts, unless that was done before."""
-    key = proposal.plan.digest if proposal.plan is not None else "source"
-    kept = workspace.read(key)
-    if kept is None:
-        measurements = list(tools.evaluate(path, reference))
-        samples = list(tools.ask(path))
-        digest = measurements[0].artifact if measurements else sha256(path)
-        workspace.write(key, digest, measurements, samples)
-        kept = digest, measurements, samples
-    return replace(_with(proposal.candidate, *kept), path=path)
-
-
-def _with(
-    candidate: Candidate, digest: str, measurements: Sequence[Measurement], samples: Sequence[Sample]
-) -> Candidate:
-    found = replace(candidate, digest=digest, measurements=tuple(measurements), samples=tuple(samples))
-    return as_measured(found) if candidate.format == "onnx" else found
+    judged = recommend(candidates, study.device, study.use_case, study.budget, context=study.context)
+    return replace(judged, caveats=(*judged.caveats, *study.notes))
 
 
 def pick_file(
@@ -113,6 +74,55 @@ def pick_file(
         return None
     picked = recommendation.pick.candidate
     proposal = next(p for p in study.proposals if p.candidate.label == picked.label)
-    if proposal.plan is None:
-        return study.source.files[0]
-    return _made(proposal, proposal.plan, tools, workspace)
+    return _Work(study, tools, workspace).file(proposal)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One study with the tools and the place to carry it out."""
+
+    study: Study
+    tools: Tools
+    workspace: Workspace
+
+    def file(self, proposal: Proposal) -> Path:
+        """Return a variant's file or directory, written unless it is there: what exists is whole."""
+        plan = proposal.plan
+        if plan is None:
+            return self.study.source.files[0]
+        suffix = FORMATS[proposal.candidate.format].suffix
+        path = self.workspace.file(proposal.candidate.label, plan.digest, suffix)
+        if not path.exists():
+            self.tools.quantize(plan, path)
+        return path
+
+    def made_and_studied(self, proposal: Proposal, reference: Path) -> Candidate:
+        """Return what was found before, or make the variant and find it."""
+        assert proposal.plan is not None
+        if (kept := self.workspace.read(proposal.plan.digest)) is not None:
+            return self._with(proposal, kept)
+        return self.studied(proposal, self.file(proposal), reference)
+
+    def studied(self, proposal: Proposal, path: Path, reference: Path | None) -> Candidate:
+        """Measure a variant and ask it the prompts, unless that was done before."""
+        key = proposal.plan.digest if proposal.plan is not None else "source"
+        kept = self.workspace.read(key)
+        if kept is None:
+            contents = FORMATS[proposal.candidate.format].contents(open_model(path))
+            measurements = tuple(self.tools.evaluate(path, reference))
+            samples = tuple(self.tools.ask(path))
+            digest = measurements[0].artifact if measurements else sha256(path)
+            kept = Finding(digest, contents, measurements, samples)
+            self.workspace.write(key, kept)
+        return replace(self._with(proposal, kept), path=path)
+
+    def _with(self, proposal: Proposal, found: Finding) -> Candidate:
+        candidate = replace(
+            proposal.candidate,
+            digest=found.digest,
+            measurements=found.measurements,
+            samples=found.samples,
+        )
+        family = FORMATS[candidate.format]
+        frame = Frame.of(self.study.source, self.study.context)
+        return as_found(candidate, family, found.contents, frame)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from terazi.dtypes import dtype
 from terazi.search.limits import figure, megabytes
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def _pair(a: Candidate, b: Candidate, metric: QualityMetric) -> str:
 
 def source_note(source: Candidate, best: Scored) -> str | None:
     """Warn when the reference has already lost precision, which every comparison inherits."""
-    if not dtype(source.main_type).quantized:
+    if not source.quantized:
         return None
     text = (
         f"The source is already quantized (mostly {source.main_type}): quality is measured against it, not "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from terazi.search import reasons
 from terazi.search.candidate import Recommendation, Rejection
-from terazi.search.estimates import decode_speed
+from terazi.search.estimates import decode_speed, representative
 from terazi.search.frameworks import framework
 from terazi.search.limits import violations
 from terazi.search.pareto import dominators
@@ -113,6 +113,13 @@ def _caveats(
             f"Speed on {device.title} is an estimate: half of its memory bandwidth over the bytes that one "
             "token reads. Small models and types that are costly to decode come out slower. Measure on the "
             "device before you promise a figure."
+        )
+    unlike = [c.label for c in candidates if any(not representative(m, device) for m in c.measurements)]
+    if unlike:
+        notes.append(
+            f"* {', '.join(unlike)} ran in MLX's processor build, because there is no Metal on this machine: "
+            f"quality and size hold, but speed, time and memory measured here say nothing of {device.title}."
+            + ("" if any(c.token_bytes for c in candidates) else " To the score their speed is unknown (0).")
         )
     if device.power is not None and (best is None or best.energy is not None):
         notes.append(f"Energy is an estimate from an assumed {device.power.watts:g} W.")

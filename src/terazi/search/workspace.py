@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,26 @@ from terazi.errors import ExistsError
 from terazi.evaluate.measurement import Measurement
 from terazi.files import write_text
 from terazi.search.candidate import Sample
+from terazi.search.variants.family import Contents
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = ["Finding", "Workspace", "deliver", "variant_name"]
 
 # Raised when what a finding holds changes its meaning.
-_EDITION = 2
+_EDITION = 3
+_MODEL_FILES = ("config.json", "model.onnx")  # a directory with one of them is a model
 
-Finding = tuple[str, list[Measurement], list[Sample]]
-"""Digest of the measured file, its measurements, its answers."""
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of a variant: the digest of its files and what they hold, measurements, answers."""
+
+    digest: str
+    contents: Contents
+    measurements: tuple[Measurement, ...]
+    samples: tuple[Sample, ...]
 
 
 class Workspace:
@@ -49,22 +59,19 @@ class Workspace:
         """Return what was found of a variant before, under the same settings."""
         try:
             kept = json.loads(self._record(plan_digest).read_text())
-            measurements = [Measurement.from_dict(values) for values in kept["measurements"]]
-            return kept["digest"], measurements, [Sample(**values) for values in kept["samples"]]
+            return Finding(
+                kept["digest"],
+                Contents(**kept["contents"]),
+                tuple(Measurement.from_dict(values) for values in kept["measurements"]),
+                tuple(Sample(**values) for values in kept["samples"]),
+            )
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def write(
-        self, plan_digest: str, digest: str, measurements: Sequence[Measurement], samples: Sequence[Sample]
-    ) -> None:
+    def write(self, plan_digest: str, found: Finding) -> None:
         """Keep what was found of a variant."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept = {
-            "digest": digest,
-            "measurements": [measurement.to_dict() for measurement in measurements],
-            "samples": [{"prompt": s.prompt, "answer": s.answer, "tokens": s.tokens} for s in samples],
-        }
-        write_text(self._record(plan_digest), json.dumps(kept, indent=1), force=True)
+        write_text(self._record(plan_digest), json.dumps(asdict(found), indent=1), force=True)
 
     def tidy(self) -> None:
         """Delete the variants; what was found of them and the importance matrix stay."""
@@ -86,7 +93,7 @@ def variant_name(label: str, plan_digest: str) -> str:
 def deliver(file: Path, target: Path) -> Path:
     """Put a finished file at ``target``, replacing what is there: by a hard link, or a copy and a rename.
 
-    A directory is copied; it replaces only another ONNX model, else `ExistsError` is raised.
+    A directory is copied; it replaces only another model's directory, else `ExistsError` is raised.
     """
     partial = target.with_name(f".{target.name}.part")
     if file.is_dir():
@@ -104,7 +111,7 @@ def deliver(file: Path, target: Path) -> Path:
 
 
 def _deliver_directory(directory: Path, target: Path, partial: Path) -> Path:
-    if target.exists() and not (target / "model.onnx").is_file():
+    if target.exists() and not any((target / name).is_file() for name in _MODEL_FILES):
         raise ExistsError(target)
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from terazi.errors import EngineError
+from terazi.serve.tracing import step
 from terazi.serve.upstream import post
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _START = 600.0  # seconds that loading may take
 # Format -> module of the server that runs it, with the `ServerOptions` that it takes.
 SERVERS: dict[str, str] = {
     "gguf": "terazi.runtime.llamacpp.server",
+    "onnx": "terazi.runtime.onnxruntime.server",
+    "mlx": "terazi.runtime.mlx.server",
 }
 
 
@@ -117,8 +120,9 @@ class Engine:
         `EngineError` when the engine dies meanwhile.
         """
         try:
-            async with post(*self.address, path, self.options.key, body) as reply:
-                yield reply
+            with step("engine"):
+                async with post(*self.address, path, self.options.key, body) as reply:
+                    yield reply
         except ConnectionError as error:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.process.wait(), 2)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from terazi.serve.errors import BusyError
+from terazi.serve.tracing import step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +32,8 @@ class FairQueue:
     @asynccontextmanager
     async def place(self, client: str) -> AsyncIterator[None]:
         """Hold a place for the block. Raises `BusyError` at once when the line is full."""
-        await self._enter(client)
+        with step("queue"):
+            await self._enter(client)
         started = asyncio.get_running_loop().time()
         try:
             yield

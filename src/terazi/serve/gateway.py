@@ -11,14 +11,14 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from terazi.serve import ollama, ollama_models, openai
+from terazi.serve import ollama, ollama_models, openai, page, tracing
+from terazi.serve.engine import SERVERS
 from terazi.serve.errors import RequestError
 from terazi.serve.metrics import Metrics
 from terazi.serve.pool import Limits, Pool
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "application"]
 
 log = logging.getLogger("terazi.serve")
-_OPEN = ("/health", "/ready")  # asked by whoever watches the server, without a password
+_OPEN = ("/", "/health", "/ready")  # the page, and what is asked by whoever watches the server
 _CHANGING = tuple(f"/api/{verb}" for verb in ("pull", "push", "create", "copy", "delete", "blobs"))
 _LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver")
 
@@ -44,7 +44,7 @@ class Gateway:
     """What all requests share. ``keys`` are passwords, none of them: everybody may ask.
 
     ``local`` says that the server listens on this machine only; then requests must name this machine.
-    ``read_only`` refuses whatever changes the store.
+    ``read_only`` refuses whatever changes the store. ``tracer`` makes a span of every request.
     """
 
     store: Store
@@ -52,9 +52,11 @@ class Gateway:
     keys: tuple[str, ...] = ()
     local: bool = True
     read_only: bool = False
+    tracer: tracing.Tracer | None = None
     metrics: Metrics = field(default_factory=Metrics)
     pool: Pool = field(init=False)
     draining: bool = False
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.store, self.limits, self.metrics)
@@ -62,7 +64,7 @@ class Gateway:
     async def entries(self) -> list[Entry]:
         """Return the models that can be served."""
         found = await asyncio.to_thread(self.store.entries)
-        return [entry for entry in found if entry.manifest.format == "gguf"]
+        return [entry for entry in found if entry.manifest.format in SERVERS]
 
     async def entry(self, name: Any) -> Entry:
         """Return a stored model. Raises `NotFoundError`, or `RequestError` when no name is given."""
@@ -73,14 +75,6 @@ class Gateway:
 
 def application(gateway: Gateway) -> ASGIApp:
     """Return the ASGI application."""
-
-    async def front(request: Request) -> Response:
-        if "text/html" not in request.headers.get("accept", ""):
-            return PlainTextResponse("Terazi is running")
-        page = files("terazi.serve").joinpath("chat.html").read_text(encoding="utf-8")
-        nonce = secrets.token_urlsafe(16)
-        policy = _POLICY.replace("NONCE", nonce)
-        return HTMLResponse(page.replace("NONCE", nonce), headers={"Content-Security-Policy": policy})
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -111,7 +105,7 @@ def application(gateway: Gateway) -> ASGIApp:
 
     app = Starlette(
         routes=[
-            Route("/", front, methods=["GET", "HEAD"]),
+            *page.routes(gateway),
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
@@ -123,12 +117,6 @@ def application(gateway: Gateway) -> ASGIApp:
         exception_handlers={404: not_found, 405: not_found},
     )
     return _Guard(app, gateway)
-
-
-_POLICY = (
-    "default-src 'none'; script-src 'nonce-NONCE'; style-src 'nonce-NONCE'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-)
 
 
 class _Guard:
@@ -151,12 +139,19 @@ class _Guard:
 
         try:
             refusal = self._refusal(scope["path"], headers)
-            await (refusal or self.app)(scope, receive, noting)
+            with self._traced(scope, headers):
+                await (refusal or self.app)(scope, receive, noting)
+                tracing.answered(status)
         finally:
             seconds = round(time.perf_counter() - started, 4)
             facts = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": seconds}
             log.info(json.dumps(facts))
         return None
+
+    def _traced(self, scope: Scope, headers: dict[str, str]) -> contextlib.AbstractContextManager[object]:
+        if self.gateway.tracer is None:
+            return contextlib.nullcontext()
+        return self.gateway.tracer.request(scope["method"], scope["path"], headers)
 
     def _refusal(self, path: str, headers: dict[str, str]) -> Response | None:
         host = re.sub(r":\d+$", "", headers.get("host", ""))
@@ -167,7 +162,7 @@ class _Guard:
             return _refuse(403, "wrong_origin", "pages of other sites may not use this server")
         if self.gateway.read_only and path.startswith(_CHANGING):
             return _refuse(403, "read_only", "this server does not change its models")
-        if not self.gateway.keys or path in _OPEN or path == "/":
+        if not self.gateway.keys or path in _OPEN or path.startswith(page.OPEN):
             return None
         given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         if any(hmac.compare_digest(given.encode(), key.encode()) for key in self.gateway.keys):

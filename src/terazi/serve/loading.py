@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terazi.errors import TeraziError, UnsupportedError
+from terazi.runtime.llamacpp.server import NGRAM
 from terazi.serve.engine import SERVERS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from terazi.model import Model
     from terazi.registry import Entry, Store
 
 __all__ = ["Limits", "Loading", "plan_loading"]
 
-_ROLES = ("adapter", "projector")
+_ROLES = ("adapter", "projector", "draft")
+# Bytes of a cached number: llama.cpp's F16; float32; float32 twice, since mlx-lm keeps ended conversations.
+_CACHED = {"gguf": 2, "onnx": 4, "mlx": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +29,8 @@ class Limits:
 
     ``context`` is tokens per conversation, ``parallel`` conversations per model at a time, ``memory`` bytes
     for all engines, ``keep_alive`` seconds that an idle model stays (negative: for ever), ``longest_queue``
-    requests waiting per model.
+    requests waiting per model. ``gpu_layers`` is how many layers go to GPUs, -1: what fits. ``drafts`` gives
+    models, by name, a draft model's file or ``ngram``, instead of what they were made with.
     """
 
     context: int = 4096
@@ -33,6 +39,8 @@ class Limits:
     memory: int = 4 << 30
     keep_alive: float = 300
     longest_queue: int = 64
+    gpu_layers: int = -1
+    drafts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +78,19 @@ def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, co
         role: [str(store.file(entry, f)) for f in entry.manifest.files if f.role == role] for role in _ROLES
     }
     if model.format == "gguf":
-        own = _for_llama_cpp(model, files)
+        own = _for_llama_cpp(model, files) | {"gpu_layers": limits.gpu_layers}
+        own["draft"] = "" if embedding else limits.drafts.get(entry.name) or _own_draft(entry, files)
     else:
         _check_use(entry, model, embedding)
         own = {}
-    extra = sum(Path(file).stat().st_size for files_of in files.values() for file in files_of)
+    extra = sum(Path(file).stat().st_size for role in ("adapter", "projector") for file in files[role])
+    models = [model, *_draft_models(model, str(own.get("draft", "")))]
     parallel = limits.parallel
     while True:
-        need = memory_needed(model.nbytes, model.config, tokens * parallel).total + extra
+        cached = {"value_bytes": _CACHED[model.format]}
+        need = extra + sum(
+            memory_needed(m.nbytes, m.config, tokens * parallel, **cached).total for m in models
+        )
         if need <= limits.memory or parallel == 1:
             break
         parallel //= 2
@@ -102,6 +115,21 @@ def _for_llama_cpp(model: Model, files: dict[str, list[str]]) -> dict[str, Any]:
         "adapters": tuple(files["adapter"]),
         "projector": next(iter(files["projector"]), ""),
     }
+
+
+def _own_draft(entry: Entry, files: dict[str, list[str]]) -> str:
+    named = entry.manifest.settings.get("parameters", {}).get("draft_model", "")
+    return next(iter(files["draft"]), NGRAM if named == NGRAM else "")
+
+
+def _draft_models(model: Model, draft: str) -> list[Model]:
+    from terazi.formats import open_model
+    from terazi.serve.draft import check_draft
+
+    models = [open_model(Path(draft))] if draft not in ("", NGRAM) else []
+    for found in models:
+        check_draft(model, found)
+    return models
 
 
 def _check_use(entry: Entry, model: Model, embedding: bool) -> None:

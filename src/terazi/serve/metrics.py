@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from terazi.serve import tracing
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from terazi.serve.pool import Pool
 
 __all__ = ["Metrics", "Watch"]
@@ -65,9 +69,10 @@ class Metrics:
 
 
 class Watch:
-    """Times one request of one model."""
+    """Times one request of one model; ``body`` is what it asks."""
 
-    def __init__(self, metrics: Metrics, model: str, route: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, route: str, body: Mapping[str, Any]) -> None:
+        tracing.asked_for(model, route, body)
         self.metrics, self.model, self.route = metrics, model, route
         self.started = time.perf_counter()
         self.first: float | None = None
@@ -76,6 +81,7 @@ class Watch:
         """Note that something of the answer has come."""
         if self.first is None:
             self.first = time.perf_counter() - self.started
+            tracing.first_token()
             self.metrics.first.labels(self.model).observe(self.first)
 
     def timings(self, timings: Any, usage: Any = None) -> None:
@@ -85,6 +91,8 @@ class Watch:
                 "prompt": timings.get("prompt_n", 0),
                 "cached": timings.get("cache_n", 0),
                 "generated": timings.get("predicted_n", 0),
+                "drafted": timings.get("draft_n", 0),
+                "accepted": timings.get("draft_n_accepted", 0),
             }
             if timings.get("predicted_n", 0) > 1:
                 self.metrics.between.labels(self.model).observe(timings["predicted_per_token_ms"] / 1000)
@@ -92,6 +100,12 @@ class Watch:
             counts = {"prompt": usage.get("prompt_tokens", 0)} if isinstance(usage, dict) else {}
         for kind, count in counts.items():
             self.metrics.tokens.labels(self.model, kind).inc(max(count, 0))
+        tracing.describe(
+            {
+                "gen_ai.usage.input_tokens": counts.get("prompt", 0) + counts.get("cached", 0),
+                "gen_ai.usage.output_tokens": counts.get("generated", 0),
+            }
+        )
 
     def end(self, status: int) -> None:
         """Count the request."""

@@ -1,4 +1,4 @@
-"""Modelfiles: what a model is made from and how it is run, as text; and making models by them.
+"""Modelfiles: what a model is made from and how it is run, as text.
 
 Format: https://github.com/ollama/ollama/blob/main/docs/modelfile.md. Instructions may come in any order and
 case; values may be quoted, and span lines between triple quotes.
@@ -7,30 +7,24 @@ case; values may be quoted, and span lines between triple quotes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from terazi.errors import FormatError, NotFoundError, UnsupportedError, UsageError
-from terazi.progress import silent
-from terazi.registry import Manifest, Store, StoredFile, pull
-from terazi.registry.names import parse_name, split_source
+from terazi.errors import FormatError, UsageError
 from terazi.serve.prepare import OPTIONS
-from terazi.serve.template import to_jinja
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from terazi.progress import Progress
     from terazi.registry import Entry
 
-__all__ = ["Modelfile", "create", "parse", "render"]
+__all__ = ["Modelfile", "parse", "render"]
 
 _INSTRUCTION = re.compile(r"\s*([A-Za-z]+)[ \t]+(.*)", re.DOTALL)
 _INSTRUCTIONS = ("FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE", "REQUIRES")
 _ROLES = ("system", "user", "assistant")
 # Parameters for loading rather than for sampling; the others are those of `OPTIONS`.
-_LOADING = ("num_ctx",)
+_LOADING = ("num_ctx", "draft_model")
 _IGNORED = ("num_gpu", "num_thread", "num_batch", "main_gpu", "low_vram", "use_mmap", "use_mlock", "numa")
 
 
@@ -38,10 +32,12 @@ _IGNORED = ("num_gpu", "num_thread", "num_batch", "main_gpu", "low_vram", "use_m
 class Modelfile:
     """The instructions of a Modelfile. ``base`` is FROM: a name, a source or a path.
 
-    ``files`` are contents in the store by file name (from Ollama's API), instead of a base.
+    Further FROMs are ``projectors``, which let the model see. ``files`` are contents in the store by file
+    name (from Ollama's API), instead of a base.
     """
 
     base: str = ""
+    projectors: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     adapters: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -108,7 +104,7 @@ class Modelfile:
 
 def parse(text: str, origin: str = "Modelfile") -> Modelfile:
     """Read a Modelfile. Raises `FormatError` naming the line that is wrong."""
-    found: dict[str, Any] = {"parameters": {}, "adapters": (), "messages": ()}
+    found: dict[str, Any] = {"parameters": {}, "projectors": (), "adapters": (), "messages": ()}
     for number, keyword, value in _instructions(text, origin):
         try:
             _take(found, keyword, value)
@@ -154,9 +150,9 @@ def _unquoted(text: str) -> str:
 
 
 def _take(found: dict[str, Any], keyword: str, value: str) -> None:
-    if keyword == "FROM":
-        if "base" in found:
-            raise UsageError("a second FROM", hint="a model is made from one other")
+    if keyword == "FROM" and "base" in found:
+        found["projectors"] += (value,)
+    elif keyword == "FROM":
         found["base"] = value
     elif keyword == "PARAMETER":
         name, _, text = value.partition(" ")
@@ -182,6 +178,8 @@ def _checked(name: str, value: Any) -> Any:
     if name not in OPTIONS and name not in _LOADING:
         known = ", ".join(sorted([*OPTIONS, *_LOADING]))
         raise UsageError(f"unknown parameter {name!r}", hint=f"known are {known}")
+    if name == "draft_model":
+        return str(value)
     if name == "stop":
         return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
     try:
@@ -218,7 +216,7 @@ def render(modelfile: Modelfile) -> str:
     def quoted(text: str) -> str:
         return f'"""{text}"""' if "\n" in text or '"' in text else f'"{text}"'
 
-    lines = [f"FROM {modelfile.base}"]
+    lines = [f"FROM {base}" for base in (modelfile.base, *modelfile.projectors)]
     lines += [f"ADAPTER {adapter}" for adapter in modelfile.adapters]
     if modelfile.template:
         lines.append(f'TEMPLATE """{modelfile.template}"""')
@@ -230,132 +228,3 @@ def render(modelfile: Modelfile) -> str:
     if modelfile.license:
         lines.append(f"LICENSE {quoted(modelfile.license)}")
     return "\n".join(lines) + "\n"
-
-
-def create(
-    modelfile: Modelfile,
-    name: str,
-    *,
-    store: Store | None = None,
-    quantize: str | None = None,
-    directory: Path | None = None,
-    local_files: bool = True,
-    progress: Progress = silent,
-) -> Entry:
-    """Store a model under ``name`` as a Modelfile says; paths in it are relative to ``directory``.
-
-    ``quantize`` names a preset to quantize the base to. ``local_files`` allows paths at all: what comes over
-    a network must not name this machine's files. Raises `NotFoundError`, `UnsupportedError`, `UsageError`.
-    """
-    store = store or Store()
-    target = str(parse_name(name))
-    to_jinja(modelfile.template)  # refuse now what could not be served later
-    folder = (directory or Path.cwd()) if local_files else None
-    base = _base(modelfile, store, folder, progress)
-    if quantize:
-        base = _quantized(base, quantize, store, progress)
-    adapters = tuple(
-        _adapter(adapter, number, base, store, folder) for number, adapter in enumerate(modelfile.adapters)
-    )
-    own = modelfile.settings
-    inherited = base.settings
-    parameters = {**inherited.get("parameters", {}), **own.get("parameters", {})}
-    settings = {**inherited, **own, **({"parameters": parameters} if parameters else {})}
-    made = replace(
-        base,
-        files=(*base.files, *adapters),
-        settings=settings,
-        license=modelfile.license.partition("\n")[0][:100] or base.license,
-    )
-    return store.commit(target, made)
-
-
-def _base(modelfile: Modelfile, store: Store, folder: Path | None, progress: Progress) -> Manifest:
-    if modelfile.files:
-        return _from_blobs(modelfile.files, store)
-    base = modelfile.base
-    if not base:
-        raise UsageError("say what to make it from (FROM)")
-    if split_source(base) is None:
-        path = folder / Path(base).expanduser() if folder else None
-        if path is not None and path.exists():
-            return _imported(path, store, progress)
-        if base in store:
-            return store.entry(base).manifest
-    elif folder is None and base.startswith("file:"):
-        raise UsageError("files of the server cannot be named over the network")
-    return pull(base, store=store, progress=progress).manifest
-
-
-def _imported(path: Path, store: Store, progress: Progress) -> Manifest:
-    from terazi.convert import converter
-    from terazi.formats import open_model
-
-    model = open_model(path)
-    source = f"file:{path.resolve()}"
-    if model.format == "gguf":
-        return store.take(path, source=source, progress=progress)
-    output = store.workplace(f"create {path.resolve()}") / f"{path.resolve().name}.gguf"
-    converter("gguf", output)(model, output, force=True, progress=progress)
-    return store.take(output, share="move", source=source, license=model.license, progress=progress)
-
-
-def _from_blobs(files: Mapping[str, str], store: Store) -> Manifest:
-    from terazi.registry.manifest import check_file_name
-
-    stored = []
-    for name, digest in files.items():
-        blob = store.blob(digest)
-        if blob is None:
-            raise NotFoundError(f"{name}: its content sha256:{digest[:12]}… was not uploaded")
-        with blob.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise UnsupportedError(
-                    f"{name} is no GGUF file", hint="terazi convert makes one of a checkpoint"
-                )
-        stored.append(StoredFile(check_file_name(Path(name).name, "files"), digest, blob.stat().st_size))
-    return Manifest(format="gguf", files=tuple(stored))
-
-
-def _adapter(adapter: str, number: int, base: Manifest, store: Store, folder: Path | None) -> StoredFile:
-    from terazi.convert.lora import convert_adapter, is_peft
-    from terazi.formats import open_model
-
-    path = folder / Path(adapter).expanduser() if folder is not None else None
-    digest = adapter
-    if path is not None and is_peft(path):
-        shape = open_model(_only_blob(base, store)).config
-        output = store.workplace(f"adapter {path.resolve()}") / "adapter.gguf"
-        digest = store.put(convert_adapter(path, shape, output, force=True), share="move")
-    elif path is not None and path.is_dir():
-        raise UnsupportedError(f"adapter {adapter} is a directory without adapter_config.json")
-    elif path is not None and path.exists():
-        digest = store.put(path)
-    blob = store.blob(digest)
-    if blob is None:
-        raise NotFoundError(f"adapter {adapter}: no such file")
-    with blob.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise UnsupportedError(f"adapter {adapter} is no GGUF file")
-    return StoredFile(f"adapter-{number}.gguf", digest, blob.stat().st_size, "adapter")
-
-
-def _quantized(base: Manifest, preset_name: str, store: Store, progress: Progress) -> Manifest:
-    from terazi.quantize import apply, make_plan, open_source, preset
-
-    chosen = preset(preset_name).name
-    weights, source = base.weights[0], open_source(_only_blob(base, store))
-    plan = make_plan(source, chosen)
-    output = store.workplace(f"create {weights.digest} {chosen}") / f"{Path(weights.name).stem}-{chosen}.gguf"
-    apply(plan, source, output, force=True, progress=progress)
-    lineage = {"source_digest": weights.digest, "plan_digest": plan.digest, "recipe": chosen}
-    small = StoredFile(output.name, "", output.stat().st_size)
-    small = replace(small, digest=store.put(output, share="move"))
-    return replace(base, files=(small, *(f for f in base.files if f.role != "weights")), lineage=lineage)
-
-
-def _only_blob(base: Manifest, store: Store) -> Path:
-    blob = store.blob(base.weights[0].digest)
-    if len(base.weights) != 1 or blob is None:
-        raise UnsupportedError("a split model cannot be changed here", hint="use terazi quantize and convert")
-    return blob

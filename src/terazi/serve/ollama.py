@@ -137,7 +137,7 @@ def _chat(entry: Entry, body: dict[str, Any]) -> _Ask | Response:
     asked = _common(body) | {"messages": [_message_in(message) for message in messages]}
     if body.get("tools"):
         asked["tools"] = body["tools"]
-    return _asked(entry, body, "/v1/chat/completions", fill_in(asked, entry.manifest.settings), _word_chat)
+    return _asked(entry, body, "/v1/chat/completions", fill_in(asked, entry.manifest), _word_chat)
 
 
 def _generate(entry: Entry, body: dict[str, Any]) -> _Ask | Response:
@@ -162,7 +162,7 @@ def _generate(entry: Entry, body: dict[str, Any]) -> _Ask | Response:
         return _EMPTY
     messages = [{"role": "system", "content": body["system"]}] if body.get("system") else []
     messages.append(_message_in({"role": "user", "content": prompt, "images": body.get("images")}))
-    asked = fill_in(_common(body) | {"messages": messages}, settings)
+    asked = fill_in(_common(body) | {"messages": messages}, entry.manifest)
     return _asked(entry, body, "/v1/chat/completions", asked, _word_generate)
 
 
@@ -254,7 +254,7 @@ def _word_raw(delta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(gateway: Gateway, request: Request, ask: _Ask) -> Answer:
-    watch = Watch(gateway.metrics, ask.entry.name, request.url.path)
+    watch = Watch(gateway.metrics, ask.entry.name, request.url.path, ask.body)
 
     async def produce() -> AsyncGenerator[Head | bytes]:
         client = client_of(request)
@@ -394,7 +394,7 @@ async def _embed(gateway: Gateway, request: Request) -> Response:
     single = request.url.path == "/api/embeddings"
     texts = body.get("prompt" if single else "input", "")
     started = time.monotonic()
-    watch = Watch(gateway.metrics, entry.name, request.url.path)
+    watch = Watch(gateway.metrics, entry.name, request.url.path, body)
     status = 200
     use = gateway.pool.use(
         entry,

@@ -18,9 +18,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from terazi.errors import TeraziError
+from terazi.serve.create import create
 from terazi.serve.errors import RequestError
 from terazi.serve.http import Answer, Head, read_json
-from terazi.serve.modelfile import Modelfile, create, render
+from terazi.serve.modelfile import Modelfile, render
 from terazi.serve.ollama import LINES, error_body, failure, json_line
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from terazi.model import Model
     from terazi.progress import Progress
     from terazi.registry import Entry, Store
     from terazi.serve.gateway import Gateway
@@ -92,22 +94,42 @@ def _facts(path: str) -> dict[str, Any]:
     from terazi.formats import open_model
 
     model = open_model(path)
-    types = [tensor.type for tensor in model.tensors.values() if len(tensor.shape) > 1]
+    matrices = [tensor for tensor in model.tensors.values() if len(tensor.shape) > 1]
+    types = [tensor.packed.name if tensor.packed else tensor.type for tensor in matrices]
     usual = max(set(types), key=types.count) if types else "unknown"
     return {
         "details": {
             "parent_model": "",
-            "format": "gguf",
+            "format": model.format,
             "family": model.config.architecture,
             "families": [model.config.architecture],
             "parameter_size": _short(model.parameters),
             "quantization_level": usual,
         },
-        "info": {key: _plain(value) for key, value in model.metadata.items() if not _is_long(value)},
-        "embedding": model.variant == "embedding",
+        "info": _info(model),
+        "embedding": model.variant == "embedding" or "last_hidden_state" in model.metadata.get("outputs", ()),
         "template": model.tokenizer.chat_template if model.tokenizer else None,
         "parameters": model.parameters,
         "context": model.config.context_length,
+    }
+
+
+def _info(model: Model) -> dict[str, Any]:
+    """A GGUF file's own keys; of other formats the usual ones, under GGUF's names, which clients look for."""
+    if model.format == "gguf":
+        return {key: _plain(value) for key, value in model.metadata.items() if not _is_long(value)}
+    config = model.config
+    own = {
+        "block_count": config.block_count,
+        "context_length": config.context_length,
+        "embedding_length": config.embedding_length,
+        "feed_forward_length": config.feed_forward_length,
+        "attention.head_count": config.head_count,
+        "attention.head_count_kv": max(config.head_counts_kv, default=0),
+        "vocab_size": config.vocabulary_size,
+    }
+    return {"general.architecture": config.architecture} | {
+        f"{config.architecture}.{key}": value for key, value in own.items()
     }
 
 
@@ -154,7 +176,7 @@ async def _show(gateway: Gateway, request: Request) -> Response:
     settings = entry.manifest.settings
     template = settings.get("template") or facts["template"] or ""
     capabilities = ["embedding"] if facts["embedding"] else ["completion"]
-    if "tools" in template:
+    if "tools" in template and facts["details"]["format"] == "gguf":
         capabilities.append("tools")
     if any(file.role == "projector" for file in entry.manifest.files):
         capabilities.append("vision")

@@ -78,10 +78,10 @@ def failure(error: Exception) -> Response:
 
 def _answer(gateway: Gateway, request: Request, entry: Entry, body: dict[str, Any]) -> Answer:
     path = request.url.path
-    watch = Watch(gateway.metrics, entry.name, path)
+    watch = Watch(gateway.metrics, entry.name, path, body)
 
     async def produce() -> AsyncGenerator[Head | bytes]:
-        filled = fill_in(body, entry.manifest.settings)
+        filled = fill_in(body, entry.manifest)
         filled["model"] = entry.name
         tail = b""
         async with gateway.pool.use(entry, client=client_of(request), embedding=_PROXIED[path]) as loaded:

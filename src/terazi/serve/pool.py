@@ -13,6 +13,7 @@ from terazi.serve.engine import Engine
 from terazi.serve.errors import BusyError
 from terazi.serve.fair import FairQueue
 from terazi.serve.loading import Limits, plan_loading
+from terazi.serve.tracing import step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -129,6 +130,10 @@ class Pool:
         key = (entry.digest, embedding)
         if found := self._usable(key, context):
             return found
+        with step("load"):
+            return await self._get_loaded(key, entry, embedding, context)
+
+    async def _get_loaded(self, key: tuple[str, bool], entry: Entry, embedding: bool, context: int) -> Loaded:
         async with self._loading:
             if found := self._usable(key, context):
                 return found

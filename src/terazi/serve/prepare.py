@@ -9,6 +9,8 @@ from terazi.serve.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from terazi.registry import Manifest
+
 __all__ = ["OPTIONS", "fill_in", "sampling"]
 
 # Ollama's option or Modelfile PARAMETER -> llama.cpp's field. What only concerns loading is not here.
@@ -40,12 +42,17 @@ def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def fill_in(body: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def fill_in(body: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     """Return a chat request with the model's parameters, system prompt and example messages filled in.
 
     What the request says itself wins. Raises `RequestError` for messages that are none, and for pictures that
-    the engine would have to fetch from somewhere.
+    the engine would have to fetch from somewhere or that the model cannot see.
     """
+    settings = manifest.settings
+    sees = any(file.role == "projector" for file in manifest.files)
+    for message in body["input"] if isinstance(body.get("input"), list) else ():  # of /v1/responses
+        if isinstance(message, dict):
+            _check_parts(message.get("content"), sees)
     filled = sampling(settings.get("parameters", {})) | body
     messages = filled.get("messages")
     if messages is None:
@@ -53,7 +60,7 @@ def fill_in(body: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise RequestError("messages must be a list of objects with role and content")
     for message in messages:
-        _check_parts(message.get("content"))
+        _check_parts(message.get("content"), sees)
     has_system = any(message.get("role") == "system" for message in messages)
     before: list[dict[str, Any]] = []
     if settings.get("system") and not has_system:
@@ -66,8 +73,8 @@ def fill_in(body: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]
     return filled
 
 
-def _check_parts(content: Any) -> None:
-    """Refuse addresses: the engine would fetch them, from inside this network."""
+def _check_parts(content: Any, sees: bool) -> None:
+    """Refuse addresses, which the engine would fetch from inside this network, and what nothing can see."""
     for part in content if isinstance(content, list) else ():
         if not isinstance(part, dict):
             raise RequestError("a message's parts must be objects")
@@ -76,3 +83,5 @@ def _check_parts(content: Any) -> None:
             address = source.get("url") if isinstance(source, dict) else source
             if kind.endswith("_url") and kind in part and not str(address).startswith("data:"):
                 raise RequestError("pictures must be sent in the request, as data:image/…;base64,…")
+            if kind in part and not sees:
+                raise RequestError("this model takes no pictures or sound: it was stored without a projector")

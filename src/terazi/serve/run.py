@@ -34,13 +34,15 @@ def run(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running requests end.
 
-    ``port`` 0 takes a free one; ``listening`` is told the address. Raises `UsageError` when it would listen
+    ``port`` 0 takes a free one; ``listening`` is told the address. Traces go where the
+    environment says (`Tracer.from_environment`). Raises `UsageError` when it would listen
     beyond this machine without ``keys``, `TeraziError` when the port is taken.
     """
     try:
         import uvicorn
 
         from terazi.serve.gateway import Gateway, application
+        from terazi.serve.tracing import Tracer
     except ImportError:
         raise MissingExtraError("serving", "serve") from None
 
@@ -49,7 +51,10 @@ def run(
         hint = "add --api-key, or --no-api-key if everybody who reaches this machine may ask"
         raise UsageError(f"listening on {host} without an API key", hint=hint)
     passwords = tuple(key for key in keys if key)
-    gateway = Gateway(store=store, limits=limits, keys=passwords, local=local, read_only=read_only)
+    tracer = Tracer.from_environment()
+    gateway = Gateway(
+        store=store, limits=limits, keys=passwords, local=local, read_only=read_only, tracer=tracer
+    )
     listener = _listener(host, port)
 
     class Server(uvicorn.Server):
@@ -71,6 +76,8 @@ def run(
     )
     listening(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
     Server(config).run(sockets=[listener])
+    if tracer:
+        tracer.close()
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -235,7 +235,7 @@ def test_two_tensors_of_one_name(tmp_path):
 
 def test_no_room(tmp_path):
     huge = Tensor(name="a", shape=(1 << 40, 1 << 10), type="F32", read=lambda start, stop: np.empty(0))
-    with pytest.raises(TeraziError, match="MB are needed"):
+    with pytest.raises(TeraziError, match="TB are needed"):
         gguf.write(tmp_path / "x.gguf", ARCHITECTURE, [huge])
 
 

@@ -142,7 +142,7 @@ def test_quantized_checkpoints_are_named(minilm, tmp_path):
     directory = copied(minilm, tmp_path)
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(
-        json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes"}})
+        json.dumps(config | {"quantization_config": {"quant_method": "quanto"}})
     )
     with pytest.raises(UnsupportedError, match="quantized"):
         open_model(directory)

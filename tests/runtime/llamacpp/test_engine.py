@@ -251,10 +251,23 @@ class TestDeath:
             with pytest.raises(EngineError, match="no answer to 'tokenize' for 3 s"):
                 engine.tokenize("x")
 
-    def test_leaving_a_stream_early_ends_the_child(self, own):
+    def test_leaving_a_stream_early_leaves_the_engine_ready(self, own):
         for _ in own.stream_logits(np.ones((50, 200), np.int32)):
             break
-        assert eventually(lambda: not alive(own.pid))
+        assert own.tokenize("x")
+
+    def test_an_answer_can_be_interrupted(self, own):
+        heard = []
+
+        def listen(text):
+            heard.append(text)
+            if len(heard) == 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            own.generate("Once", max_tokens=200, on_text=listen)
+        assert len(heard) == 3
+        assert own.generate("Once", max_tokens=2, temperature=0).tokens == 2
 
     def test_close_twice(self, smollm2):
         engine = open_engine(smollm2, context=64, threads=1)

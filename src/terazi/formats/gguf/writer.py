@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from terazi.dtypes import dtype
-from terazi.errors import TeraziError, UsageError
-from terazi.files import atomic_write
+from terazi.errors import UsageError
+from terazi.files import atomic_write, check_space
 from terazi.formats.gguf.reader import ALIGNMENT, MAGIC, MAX_NAME_BYTES, shard_path
 from terazi.formats.gguf.values import encode_pairs, encode_string
 from terazi.progress import Progress, silent
@@ -208,8 +207,4 @@ def _check_space(shards: Sequence[_Shard]) -> None:
     for shard in shards:
         needed[shard.path.parent] = needed.get(shard.path.parent, 0) + shard.size
     for directory, size in needed.items():
-        if directory.is_dir() and (free := shutil.disk_usage(directory).free) < size:
-            raise TeraziError(
-                f"{directory}: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free",
-                hint="make room or choose another output directory",
-            )
+        check_space(directory, size)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from terazi.errors import FormatError, NotFoundError, UnsupportedError
-from terazi.formats.huggingface import packed, safetensors
+from terazi.formats.huggingface import quantized, safetensors
 from terazi.formats.huggingface.describe import (
     chat_template,
     read_config,
@@ -33,6 +33,10 @@ COMPANIONS = (
     "chat_template.json",
     "modules.json",
     "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+    "3_Dense/config.json",
+    "3_Dense/model.safetensors",
 )
 _MAX_JSON = 256_000_000
 
@@ -49,7 +53,7 @@ def read(path: Path | str) -> Model:
 
     ``metadata`` of the result is config.json, and ``files`` lists the weights and whichever of the
     tokenizer's and template's files are there. Raises `FormatError`, `NotFoundError` (a missing part) or
-    `UnsupportedError` (weights quantized by another method than GPTQ, AWQ or compressed-tensors).
+    `UnsupportedError` (weights quantized by a method that `quantized` does not read).
     """
     path = Path(path)
     directory = path if path.is_dir() else path.parent
@@ -66,10 +70,10 @@ def read(path: Path | str) -> Model:
         )
     quantization = metadata.get("quantization_config")
     if quantization is not None:
-        packed.check(quantization, directory)
-    weights, tensors = read_weights(directory)
+        quantized.check(quantization, directory)
+    weights, tensors = read_weights(directory, packed=quantization is not None)
     if quantization is not None:
-        tensors = packed.unpack(tensors, quantization, directory)
+        tensors = quantized.unpack(tensors, quantization, directory)
     companions = tuple(directory / name for name in COMPANIONS if (directory / name).is_file())
     config = read_config(directory, metadata)
     template = chat_template(directory)

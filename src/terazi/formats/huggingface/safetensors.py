@@ -25,7 +25,8 @@ _MAX_HEADER = 100_000_000  # the format's own limit
 _MAX_AXES = 16
 # Names are the same as GGUF's. Integers are buffers such as position ids.
 _TYPES = ("F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64")
-_PACKED_TYPES = ("U8", "U32")
+# What packed weights are stored as -> the name of that here; E8M0 is the exponent of a power of two.
+_PACKED_TYPES = {"U8": "U8", "U32": "U32", "F8_E4M3": "F8", "F8_E8M0": "U8"}
 _OTHER_TYPES = (
     "BOOL",
     "U8",
@@ -51,7 +52,7 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path, *, packed: bool = False) -> dict[str, Tensor]:
-    """Map all tensors of one file, by name, in file order; with ``packed`` also words of packed integers.
+    """Map all tensors of one file, by name, in file order; with ``packed`` also those of packed weights.
 
     Raises `FormatError`, and `UnsupportedError` for other types.
     """
@@ -116,6 +117,7 @@ def _entry(
         )
     if kind not in (*_TYPES, *_PACKED_TYPES):
         raise FormatError(path, f"{what} has unknown type {str(kind)[:40]!r}", hint=_HINT)
+    kind = _PACKED_TYPES.get(kind, kind)
     numbers = [*shape, start, stop] if isinstance(shape, list) else [None]
     if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) > _MAX_AXES:
         raise FormatError(path, f"{what} has an impossible shape or position", hint=_HINT)

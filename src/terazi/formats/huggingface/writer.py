@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import ExistsError, NotFoundError, UsageError
+from terazi.files import check_space
 from terazi.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def write(
     odd = next((tensor for tensor in tensors if tensor.type not in _TYPES), None)
     if odd is not None:
         raise UsageError(f"{odd.name}: safetensors has no type {odd.type}")
+    check_space(directory.parent, sum(tensor.nbytes for tensor in tensors) + sum(map(len, files.values())))
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
         made = _write_weights(Path(temporary), _shards(tensors, shard_bytes), progress)
         for name, content in files.items():

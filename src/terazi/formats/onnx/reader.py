@@ -5,6 +5,7 @@ Format: onnx.proto3 (https://github.com/onnx/onnx).
 
 from __future__ import annotations
 
+import json
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,10 @@ from terazi.model import Config, Model, Tensor
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
-__all__ = ["detect", "read"]
+__all__ = ["EXPORTED", "detect", "operators", "read"]
+
+EXPORTED = "terazi.operators.exported"
+"""Metadata key: operators and their number (JSON) before any were fused."""
 
 _COMPANIONS = (
     "config.json",
@@ -72,7 +76,9 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path | str) -> Model:
-    """Open an ONNX model. ``metadata`` has ``opsets``, ``operators`` (name -> count), inputs and outputs."""
+    """Open an ONNX model. ``metadata`` has ``opsets``, ``operators`` (name -> count; ``exported`` before
+    they were fused), inputs and outputs.
+    """
     path = Path(path)
     file = graph_file(path)
     proto = load_graph(file)
@@ -121,15 +127,33 @@ def _tensor(path: Path, tensor: TensorProto, packed: tuple[str, tuple[int, int]]
     return Tensor(name=tensor.name, shape=shape, type=kind, read=read_rows)
 
 
-def _facts(proto: ModelProto) -> dict[str, Any]:
-    operators: dict[str, int] = {}
+def operators(proto: ModelProto) -> dict[str, int]:
+    """Count the operators of a graph by name, most frequent first."""
+    found: dict[str, int] = {}
     for node in proto.graph.node:
-        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+        found[node.op_type] = found.get(node.op_type, 0) + 1
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _exported(proto: ModelProto) -> dict[str, int]:
+    """Return what was counted before fusion; whatever else a file says there counts as nothing."""
+    text = next((entry.value for entry in proto.metadata_props if entry.key == EXPORTED), "{}")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: count for name, count in found.items() if isinstance(count, int)}
+
+
+def _facts(proto: ModelProto) -> dict[str, Any]:
     known = {tensor.name for tensor in proto.graph.initializer}
     return {
         "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
-        "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        "operators": operators(proto),
+        "exported": _exported(proto),
         "inputs": [value.name for value in proto.graph.input if value.name not in known],
         "outputs": [value.name for value in proto.graph.output],
     }

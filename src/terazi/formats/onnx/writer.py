@@ -35,8 +35,8 @@ def write_graph(
     """Write ``model``, which is used up, as ``output`` and return the files that it takes.
 
     Weights are in the model, in files beside ``origin`` that it names as external data, or where ``spooled``
-    has their names. They are copied in pieces; from ``largest`` bytes (`LARGEST_FILE`) on they go to ``<output>.data``. Raises
-    `ExistsError` unless ``force``.
+    has their names. They are copied in pieces; from ``largest`` bytes (`LARGEST_FILE`) on they go to
+    ``<output>.data``. Raises `ExistsError` unless ``force``.
     """
     tensors = list(model.graph.initializer)
     del model.graph.initializer[:]

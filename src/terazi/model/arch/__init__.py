@@ -15,26 +15,35 @@ from terazi.errors import FormatError, UnsupportedError
 if TYPE_CHECKING:
     from terazi.model.arch.table import Architecture
 
-__all__ = ["architecture", "architectures", "settings"]
+__all__ = ["architecture", "architecture_table", "architectures", "settings"]
 
 _MODULES = (
     "bert",
     "cohere",
+    "ernie",
+    "exaone",
+    "falcon",
     "gemma",
     "gemma3n",
     "gemma4",
+    "glm",
     "gpt",
+    "gpt_oss",
     "granite",
+    "hunyuan",
     "lfm2",
     "llama",
     "llama4",
     "mamba",
     "modernbert",
+    "nemotron",
     "nomic",
     "olmo",
     "phi",
     "qwen",
     "qwen35",
+    "qwen_vl",
+    "stablelm",
     "starcoder2",
 )
 
@@ -66,6 +75,20 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
                 f"whose graph has {' or '.join(map(str, allowed))}"
             )
     return found
+
+
+def architecture_table() -> str:
+    """Return GGUF's architectures and the classes that become them as a Markdown table."""
+    classes: dict[str, list[str]] = {}
+    back: set[str] = set()
+    for table in architectures():
+        classes.setdefault(table.name, []).extend(table.classes)
+        back |= {table.name} if table.back else set()
+    lines = ["| in GGUF | class in `config.json` | back to Hugging Face |", "|---|---|---|"]
+    for name in sorted(classes):
+        words = ", ".join(dict.fromkeys(f"`{entry}`" for entry in classes[name]))
+        lines.append(f"| `{name}` | {words} | {'yes' if name in back else '—'} |")
+    return "\n".join(lines)
 
 
 def settings(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,5 @@
 """Lists the supported architectures: ``python -m terazi.model.arch``."""
 
-from terazi.model.arch import architectures
+from terazi.model.arch import architecture_table
 
-for table in architectures():
-    print(f"{table.name:20} {', '.join(table.classes)}")
+print(architecture_table())

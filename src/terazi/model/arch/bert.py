@@ -10,7 +10,7 @@ from terazi.errors import FormatError
 from terazi.model.arch.change import skipping_rows
 from terazi.model.arch.table import Architecture, Back, Reader, Source, To, constant, integer, real
 
-__all__ = ["ARCHITECTURES", "ENCODER", "GELU", "TOKEN_TYPES", "UNUSED_HEADS"]
+__all__ = ["ARCHITECTURES", "EMBEDDINGS", "ENCODER", "GELU", "LAYERS", "TOKEN_TYPES", "UNUSED_HEADS"]
 
 ENCODER: dict[str, Reader] = {
     "block_count": integer("num_hidden_layers"),

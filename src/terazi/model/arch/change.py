@@ -156,16 +156,16 @@ def regrouped(heads: str, parts: int) -> Change:
     return _permuted(order)
 
 
-def part(which: int, parts: int, axis: int = 0) -> Change:
-    """Take one of several equal parts stored one after the other along ``axis`` (not the last one)."""
+def part(which: int, parts: int, axis: int = 0, *, alternating: bool = False) -> Change:
+    """Take one of several equal parts along ``axis``: one after the other, or ``alternating``."""
 
     def make(tensor: Tensor, source: Source) -> Tensor:
         if tensor.shape[axis] % parts:
             raise FormatError(tensor.name, f"{tensor.shape} does not split into {parts} parts")
         size = tensor.shape[axis] // parts
-        wanted = np.arange(which * size, (which + 1) * size)
-        if len(tensor.shape) == 1:
-            return reordered(tensor, wanted)
+        wanted = np.arange(which, parts * size, parts) if alternating else which * size + np.arange(size)
+        if axis == len(tensor.shape) - 1:
+            return reordered(tensor, wanted, axis=min(axis, 1))
         taken = np.arange(tensor.row_count).reshape(tensor.shape[:-1]).take(wanted, axis=axis)
         return tensor.taking_rows(taken.reshape(-1)).reshaped((*taken.shape, tensor.columns))
 

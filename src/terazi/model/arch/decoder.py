@@ -5,7 +5,7 @@ from __future__ import annotations
 from terazi.model.arch.rope import ROPE
 from terazi.model.arch.table import Reader, To, head_size, integer, real
 
-__all__ = ["ATTENTION", "EXPERTS", "GATED", "HEAD", "PARAMETERS", "SHARED_EXPERT", "TENSORS"]
+__all__ = ["ATTENTION", "EXPERTS", "GATED", "HEAD", "LAYER_NORMED", "PARAMETERS", "SHARED_EXPERT", "TENSORS"]
 
 Names = dict[str, str | To | tuple[str | To, ...] | None]
 
@@ -22,6 +22,9 @@ PARAMETERS: dict[str, Reader] = {
     "attention.layer_norm_rms_epsilon": real("rms_norm_eps", default=1e-6),
     **ROPE,
 }
+
+LAYER_NORMED = {key: read for key, read in PARAMETERS.items() if not key.endswith("rms_epsilon")}
+"""The same for models with LayerNorm, which say ``attention.layer_norm_epsilon`` themselves."""
 
 ATTENTION: Names = {
     "layers.{}.input_layernorm": "blk.{}.attn_norm",

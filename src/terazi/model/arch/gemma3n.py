@@ -9,9 +9,8 @@ import numpy as np
 from terazi.errors import FormatError
 from terazi.model.arch.change import padded_rows
 from terazi.model.arch.decoder import TENSORS
-from terazi.model.arch.gemma import GELU, WINDOWED
+from terazi.model.arch.gemma import GELU, PER_LAYER, THIRD, WINDOWED
 from terazi.model.arch.qwen import QUERY_KEY_NORMS
-from terazi.model.arch.rope import rope_value
 from terazi.model.arch.table import Architecture, Settings, To, integer
 from terazi.model.tensor import Tensor
 
@@ -56,7 +55,7 @@ ARCHITECTURES = (
     Architecture(
         name="gemma3n",
         classes=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
-        parameters=WINDOWED
+        parameters=THIRD
         | {
             "feed_forward_length": _feed_forward,
             "activation_sparsity_scale": _sparsity,
@@ -64,17 +63,12 @@ ARCHITECTURES = (
             "altup.num_inputs": integer("altup_num_inputs", default=4),
             "attention.shared_kv_layers": integer("num_kv_shared_layers", default=15),
             "embedding_length_per_layer_input": integer("hidden_size_per_layer_input", default=256),
-            "rope.freq_base": rope_value("rope_theta", default=1e6),
-            "rope.freq_base_swa": rope_value("rope_theta", "sliding_attention", default=1e4),
         },
         tensors=TENSORS
         | QUERY_KEY_NORMS
+        | PER_LAYER
         | {
-            "lm_head": None,
             "embed_tokens": To("token_embd", padded_rows("vocab_size")),
-            "embed_tokens_per_layer": To("per_layer_token_embd", padded_rows("vocab_size")),
-            "per_layer_model_projection": "per_layer_model_proj",
-            "per_layer_projection_norm": "per_layer_proj_norm",
             "altup_projections.{}": "altup_proj",
             "altup_unembed_projections.{}": "altup_unembd_proj",
             "layers.{}.altup.correct_output_scale": "blk.{}.altup_correct_scale.weight",
@@ -85,12 +79,6 @@ ARCHITECTURES = (
             "layers.{}.laurel.linear_left": "blk.{}.laurel_l",
             "layers.{}.laurel.linear_right": "blk.{}.laurel_r",
             "layers.{}.laurel.post_laurel_norm": "blk.{}.laurel_post_norm",
-            "layers.{}.per_layer_input_gate": "blk.{}.inp_gate",
-            "layers.{}.per_layer_projection": "blk.{}.proj",
-            "layers.{}.post_per_layer_input_norm": "blk.{}.post_norm",
-            "layers.{}.post_attention_layernorm": "blk.{}.post_attention_norm",
-            "layers.{}.pre_feedforward_layernorm": "blk.{}.ffn_norm",
-            "layers.{}.post_feedforward_layernorm": "blk.{}.post_ffw_norm",
         },
         extra=_unused_keys,
         full_precision=("altup_correct_coef", "altup_predict_coef", "altup_router"),

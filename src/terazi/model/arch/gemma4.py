@@ -1,4 +1,7 @@
-"""Gemma 4 (text, dense): wide heads with few rotated dimensions every sixth layer, embeddings per layer."""
+"""Gemma 4 (text), dense and mixture of experts.
+
+Every sixth layer has wide heads with few rotated dimensions; small models have embeddings per layer.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from terazi.errors import FormatError
-from terazi.model.arch.change import padded_rows
 from terazi.model.arch.decoder import TENSORS
-from terazi.model.arch.gemma import GELU, WINDOWED
+from terazi.model.arch.gemma import GELU, PER_LAYER, THIRD
 from terazi.model.arch.qwen import QUERY_KEY_NORMS
-from terazi.model.arch.rope import rope, rope_value
-from terazi.model.arch.table import Architecture, Settings, To, constant, integer, layers_of_kind
+from terazi.model.arch.rope import rope
+from terazi.model.arch.table import Architecture, Settings, constant, integer, layers_of_kind
 from terazi.model.tensor import Tensor
 
 __all__ = ["ARCHITECTURES"]
@@ -63,11 +65,23 @@ def _unrotated(settings: Settings) -> Iterator[Tensor]:
     yield Tensor.from_array("rope_freqs.weight", factors)
 
 
+EXPERTS = {
+    "layers.{}.router.proj": "blk.{}.ffn_gate_inp",
+    "layers.{}.router.scale": "blk.{}.ffn_gate_inp.scale",
+    "layers.{}.router.per_expert_scale": "blk.{}.ffn_down_exps.scale",
+    "layers.{}.experts.gate_up_proj": "blk.{}.ffn_gate_up_exps.weight",
+    "layers.{}.experts.down_proj": "blk.{}.ffn_down_exps.weight",
+    "layers.{}.post_feedforward_layernorm_1": "blk.{}.post_ffw_norm_1",
+    "layers.{}.pre_feedforward_layernorm_2": "blk.{}.pre_ffw_norm_2",
+    "layers.{}.post_feedforward_layernorm_2": "blk.{}.post_ffw_norm_2",
+}
+"""Beside the dense feed-forward, in the mixture of experts."""
+
 ARCHITECTURES = (
     Architecture(
         name="gemma4",
         classes=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
-        parameters=WINDOWED
+        parameters=THIRD
         | {
             "feed_forward_length": _feed_forward,
             "attention.head_count_kv": _heads_kv,
@@ -77,29 +91,22 @@ ARCHITECTURES = (
             "attention.value_length_swa": integer("head_dim", default=256),
             "attention.sliding_window": integer("sliding_window", default=512),
             "attention.shared_kv_layers": integer("num_kv_shared_layers", default=0),
+            "expert_count": integer("num_experts", optional=True),
+            "expert_used_count": integer("top_k_experts", optional=True),
+            "expert_feed_forward_length": integer("moe_intermediate_size", optional=True),
             "embedding_length_per_layer_input": integer("hidden_size_per_layer_input", default=0),
             "rope.dimension_count": _global_head,
             "rope.dimension_count_swa": integer("head_dim", default=256),
-            "rope.freq_base": rope_value("rope_theta", default=1e6),
-            "rope.freq_base_swa": rope_value("rope_theta", "sliding_attention", default=1e4),
-            **dict.fromkeys([key for key in WINDOWED if key.startswith("rope.scaling")], constant(None)),
+            **dict.fromkeys([key for key in THIRD if key.startswith("rope.scaling")], constant(None)),
         },
         tensors=TENSORS
         | QUERY_KEY_NORMS
+        | PER_LAYER
+        | EXPERTS
         | {
-            "lm_head": None,
-            "embed_tokens_per_layer": To("per_layer_token_embd", padded_rows("vocab_size")),
-            "per_layer_model_projection": "per_layer_model_proj",
-            "per_layer_projection_norm": "per_layer_proj_norm",
             "layers.{}.layer_scalar": "blk.{}.layer_output_scale.weight",
-            "layers.{}.per_layer_input_gate": "blk.{}.inp_gate",
-            "layers.{}.per_layer_projection": "blk.{}.proj",
-            "layers.{}.post_per_layer_input_norm": "blk.{}.post_norm",
-            "layers.{}.post_attention_layernorm": "blk.{}.post_attention_norm",
-            "layers.{}.pre_feedforward_layernorm": "blk.{}.ffn_norm",
-            "layers.{}.post_feedforward_layernorm": "blk.{}.post_ffw_norm",
         },
         extra=_unrotated,
-        expects=GELU | {"enable_moe_block": (False,), "use_bidirectional_attention": ("vision",)},
+        expects=GELU | {"use_bidirectional_attention": ("vision",)},
     ),
 )

@@ -1,12 +1,12 @@
-"""LFM2: short convolutions with a few attention layers."""
+"""LFM2, dense and mixtures of experts: short convolutions with a few attention layers."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from terazi.model.arch.change import flat
+from terazi.model.arch.change import flat, part
 from terazi.model.arch.decoder import PARAMETERS
-from terazi.model.arch.table import Architecture, Settings, To, integer, layers_of_kind, real
+from terazi.model.arch.table import Architecture, Settings, To, constant, integer, layers_of_kind, real
 
 __all__ = ["ARCHITECTURES"]
 
@@ -50,18 +50,50 @@ LAYERS = {
     "layers.{}.feed_forward.w3": "blk.{}.ffn_up",
 }
 
+HYBRID = PARAMETERS | {
+    "attention.head_count_kv": _heads_kv,
+    "attention.layer_norm_rms_epsilon": real("norm_eps", default=1e-5),
+    "shortconv.l_cache": integer("conv_L_cache"),
+}
+
+MIXTURE = {
+    "layers.{}.feed_forward.gate": "blk.{}.ffn_gate_inp",
+    "layers.{}.feed_forward.expert_bias": "blk.{}.exp_probs_b.bias",
+    "layers.{}.feed_forward.experts.{}.w1": "blk.{}.ffn_gate_exps",
+    "layers.{}.feed_forward.experts.{}.w2": "blk.{}.ffn_down_exps",
+    "layers.{}.feed_forward.experts.{}.w3": "blk.{}.ffn_up_exps",
+    "layers.{}.feed_forward.experts.gate_up_proj": (
+        To("blk.{}.ffn_gate_exps.weight", part(0, 2, axis=1)),
+        To("blk.{}.ffn_up_exps.weight", part(1, 2, axis=1)),
+    ),
+    "layers.{}.feed_forward.experts.down_proj": "blk.{}.ffn_down_exps.weight",
+}
+
 ARCHITECTURES = (
     Architecture(
         name="lfm2",
         classes=("Lfm2ForCausalLM",),
-        parameters=PARAMETERS
-        | {
-            "attention.head_count_kv": _heads_kv,
-            "attention.layer_norm_rms_epsilon": real("norm_eps", default=1e-5),
-            "feed_forward_length": _feed_forward,
-            "shortconv.l_cache": integer("conv_L_cache"),
-        },
+        parameters=HYBRID | {"feed_forward_length": _feed_forward},
         tensors=LAYERS,
         expects={"conv_bias": (False,)},
+    ),
+    Architecture(
+        name="lfm2moe",
+        classes=("Lfm2MoeForCausalLM",),
+        parameters=HYBRID
+        | {
+            "expert_count": integer("num_experts"),
+            "expert_used_count": integer("num_experts_per_tok"),
+            "expert_feed_forward_length": integer("moe_intermediate_size"),
+            "expert_gating_func": constant(np.uint32(2)),  # sigmoid
+            "leading_dense_block_count": integer("num_dense_layers", default=0),
+        },
+        tensors=LAYERS | MIXTURE,
+        expects={
+            "conv_bias": (False,),
+            "norm_topk_prob": (True,),
+            "routed_scaling_factor": (1.0,),
+            "use_expert_bias": (True,),
+        },
     ),
 )

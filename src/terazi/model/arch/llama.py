@@ -1,4 +1,4 @@
-"""Llama and what is built like it: Mistral, Mixtral, Ministral 3 and SmolLM3."""
+"""Llama and what is built like it: Mistral, Mixtral, Ministral 3, SmolLM3 and the text part of SmolVLM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ MIXTRAL = {
 ARCHITECTURES = (
     Architecture(
         name="llama",
-        classes=("LlamaForCausalLM", "LlamaModel", "MistralForCausalLM"),
+        classes=(
+            "LlamaForCausalLM",
+            "LlamaModel",
+            "MistralForCausalLM",
+            "SmolVLMForConditionalGeneration",
+            "Idefics3ForConditionalGeneration",
+        ),
         back=Back("llama"),
         parameters=PARAMETERS,
         tensors=TENSORS | PAIRED,

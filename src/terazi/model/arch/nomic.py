@@ -1,8 +1,8 @@
-"""Nomic and Jina 3 embedding models: BERT with rotary positions and fused queries, keys and values."""
+"""Nomic, Jina 2 and Jina 3 embedding models: BERT with other positions and feed-forward layers."""
 
 from __future__ import annotations
 
-from terazi.model.arch.bert import ENCODER, GELU, TOKEN_TYPES, UNUSED_HEADS
+from terazi.model.arch.bert import EMBEDDINGS, ENCODER, GELU, LAYERS, TOKEN_TYPES, UNUSED_HEADS
 from terazi.model.arch.rope import rope_value
 from terazi.model.arch.table import Architecture, Settings, integer, real
 
@@ -53,6 +53,25 @@ ARCHITECTURES = (
             "qkv_proj_bias": (False,),
             "rotary_emb_fraction": (1.0,),
             "rotary_emb_interleaved": (False,),
+        },
+    ),
+    Architecture(
+        name="jina-bert-v2",
+        classes=("JinaBertModel", "JinaBertForMaskedLM"),
+        parameters=ENCODER,
+        tensors=EMBEDDINGS
+        | LAYERS
+        | {
+            "encoder.layer.{}.mlp.gated_layers": "blk.{}.ffn_up",
+            "encoder.layer.{}.mlp.wo": "blk.{}.ffn_down",
+            "encoder.layer.{}.mlp.layernorm": "blk.{}.layer_output_norm",
+        },
+        tokenizer=TOKEN_TYPES,
+        ignored=UNUSED_HEADS,
+        expects={
+            "hidden_act": ("gelu",),
+            "position_embedding_type": ("alibi",),
+            "feed_forward_type": ("geglu",),
         },
     ),
     Architecture(

@@ -13,6 +13,7 @@ ARCHITECTURES = (
     Architecture(
         name="olmo",
         classes=("OlmoForCausalLM",),
+        back=Back("olmo"),
         parameters=PARAMETERS
         | {
             "attention.layer_norm_epsilon": constant(real("", default=1e-5)({})),
@@ -41,6 +42,7 @@ ARCHITECTURES = (
     Architecture(
         name="olmoe",
         classes=("OlmoeForCausalLM",),
+        back=Back("olmoe"),
         parameters=PARAMETERS
         | {
             "expert_count": integer("num_experts", "num_local_experts"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from terazi.errors import FormatError
-from terazi.model.arch.decoder import ATTENTION, HEAD, PARAMETERS
+from terazi.model.arch.decoder import ATTENTION, HEAD, LAYER_NORMED, PARAMETERS
 from terazi.model.arch.rope import rope
 from terazi.model.arch.table import Architecture, Back, Settings, integer, real
 from terazi.model.tensor import Tensor
@@ -48,8 +48,7 @@ ARCHITECTURES = (
         name="phi2",
         classes=("PhiForCausalLM",),
         back=Back("phi"),
-        parameters={key: read for key, read in PARAMETERS.items() if not key.endswith("rms_epsilon")}
-        | {"attention.layer_norm_epsilon": real("layer_norm_eps", default=1e-5)},
+        parameters=LAYER_NORMED | {"attention.layer_norm_epsilon": real("layer_norm_eps", default=1e-5)},
         tensors=HEAD
         | ATTENTION
         | {

@@ -1,4 +1,4 @@
-"""Qwen 2, 2.5 and 3, dense and mixtures of experts."""
+"""Qwen 2, 2.5 and 3, dense and mixtures of experts, and Seed-OSS."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ ARCHITECTURES = (
         parameters=PARAMETERS,
         tensors=TENSORS | QUERY_KEY_NORMS,
         expects=SILU,
+    ),
+    Architecture(
+        name="seed_oss",
+        classes=("SeedOssForCausalLM",),
+        back=Back("seed_oss"),
+        parameters=PARAMETERS,
+        tensors=TENSORS | {"layers.{}.post_attention_layernorm": "blk.{}.post_attention_norm"},
+        expects={"hidden_act": ("silu",), "attention_out_bias": (False,), "mlp_bias": (False,)},
     ),
     Architecture(
         name="qwen2moe",

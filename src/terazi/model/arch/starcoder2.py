@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from terazi.model.arch.decoder import ATTENTION, HEAD, PARAMETERS
+from terazi.model.arch.decoder import ATTENTION, HEAD, LAYER_NORMED
 from terazi.model.arch.table import Architecture, Back, real
 
 __all__ = ["ARCHITECTURES"]
@@ -12,8 +12,7 @@ ARCHITECTURES = (
         name="starcoder2",
         classes=("Starcoder2ForCausalLM",),
         back=Back("starcoder2"),
-        parameters={key: read for key, read in PARAMETERS.items() if not key.endswith("rms_epsilon")}
-        | {"attention.layer_norm_epsilon": real("norm_epsilon", default=1e-5)},
+        parameters=LAYER_NORMED | {"attention.layer_norm_epsilon": real("norm_epsilon", default=1e-5)},
         tensors=HEAD
         | ATTENTION
         | {

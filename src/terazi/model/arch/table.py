@@ -91,6 +91,7 @@ class Architecture:
     names that must be F32, ``ignored`` are prefixes of heads that llama.cpp does not use, ``tokenizer`` adds
     to the tokenizer's keys. ``when`` tells tables of the same class apart. ``expects`` lists settings that
     llama.cpp's graph fixes, with the values it takes: anything else would give wrong answers and is refused.
+    ``dense`` names the layers that may follow the pooling of vectors (sentence-transformers' Dense modules).
     With ``back``, GGUF files of this architecture can become a checkpoint of the first of ``classes``.
     """
 
@@ -104,23 +105,30 @@ class Architecture:
     tokenizer: Mapping[str, Reader] = field(default_factory=dict)
     when: Callable[[Settings], bool] = field(default=lambda settings: True)
     expects: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    dense: tuple[str, ...] = ()
     back: Back | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Reads the first of several settings as one GGUF type. The first name is the one to write back."""
+    """Reads the first of several settings as one GGUF type. The first name is the one to write back.
+
+    ``null`` is what GGUF says where the configuration says null, which is otherwise as if it said nothing.
+    """
 
     names: tuple[str, ...]
     check: Callable[[str, Any], Any]
     default: Any = None
     required: bool = False
+    null: Any = None
 
     def __call__(self, settings: Settings) -> Any:
         """Read and check the value; see `Reader`."""
         found = next((name for name in self.names if settings.get(name) is not None), None)
         if found is not None:
             return self.check(found, settings[found])
+        if self.null is not None and any(name in settings for name in self.names):
+            return self.check(self.names[0], self.null)
         if self.default is not None:
             return self.check(self.names[0], self.default)
         if self.required:
@@ -145,9 +153,9 @@ def integer(*names: str, default: int | None = None, optional: bool = False) -> 
     return Field(names, _count, default, not optional)
 
 
-def real(*names: str, default: float | None = None) -> Field:
+def real(*names: str, default: float | None = None, null: float | None = None) -> Field:
     """Read the first of ``names`` as float32; the key is left out when there is none and no ``default``."""
-    return Field(names, _number, default)
+    return Field(names, _number, default, null=null)
 
 
 def flag(name: str) -> Field:

@@ -24,6 +24,7 @@ _LONGEST = 256
 _TEXTS = 48
 _BATCH, _STACKED = 8, 32
 _CONTEXT = 128
+_ONNX = {1: np.float32, 6: np.int32, 7: np.int64}
 
 
 def batches(
@@ -42,7 +43,7 @@ def batches(
     ``batch``, like lengths together; with ``same_shape`` one batch of at most 32, for methods that stack what
     they see. Raises `UnsupportedError` for texts when the graph takes other inputs.
     """
-    from terazi.runtime.onnxruntime.texts import graph_inputs, open_tokenizer, text_feeds
+    from terazi.runtime.tokenizer import Tokenizer
 
     if isinstance(data, str | Path) and Path(data).suffix == ".npz":
         return read_arrays(data)
@@ -57,13 +58,26 @@ def batches(
         return [dict(item) for item in items]
     if same_shape:
         batch, items = _STACKED, items[:: max(len(items) // _STACKED, 1)][:_STACKED]
+    kinds = _inputs(model)
     try:
-        inputs, tokenizer = graph_inputs(model), open_tokenizer(source.parent, _CONTEXT)
-        return _parts(text_feeds(tokenizer, inputs, items), batch)
+        columns = Tokenizer(source.parent).batch(items, longest=_CONTEXT)
+        if unknown := sorted(kinds.keys() - columns.keys()):
+            raise UnsupportedError(f"the model takes {', '.join(unknown)}: texts alone do not run it")
     except UnsupportedError as error:
         raise UnsupportedError(
             error.message, hint="give its inputs instead: a .npz file, or batches of arrays from Python"
         ) from None
+    return _parts({name: columns[name].astype(kind) for name, kind in kinds.items()}, batch)
+
+
+def _inputs(model: ModelProto) -> dict[str, type]:
+    """Return what a graph takes, by name, with the NumPy type of what texts can become."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return {
+        value.name: _ONNX.get(value.type.tensor_type.elem_type, np.int64)
+        for value in model.graph.input
+        if value.name not in weights
+    }
 
 
 def _parts(feeds: dict[str, np.ndarray], size: int) -> list[Feeds]:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import NotFoundError, UsageError
-from terazi.runtime.child_engine import ChildEngine
-from terazi.runtime.engine import Generation, default_threads
+from terazi.runtime.child_engine import ChildLanguageModel
+from terazi.runtime.engine import default_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
@@ -31,22 +31,38 @@ def open_engine(
     context: int = 512,
     threads: int | None = None,
     embedding: bool = False,
+    gpu_layers: int = 0,
     timeout: float = 600,
 ) -> LlamaCpp:
     """Load a GGUF file into llama.cpp and return the engine; use it in a ``with`` block.
 
     ``context`` is the longest sequence in tokens. ``threads`` defaults to the processors this process may
-    use. ``embedding`` opens the model for `embed` instead of logits and generation. A call that stays silent
-    for ``timeout`` seconds is stopped. Raises `EngineError` with llama.cpp's reason when it cannot be loaded.
+    use. ``embedding`` opens the model for `embed` instead of logits and generation. ``gpu_layers`` go to
+    GPUs, -1: as many as their free memory holds. A call that stays silent for ``timeout`` seconds is stopped.
+    Raises `EngineError` with llama.cpp's reason when it cannot be loaded.
     """
-    return LlamaCpp(Path(path), context=context, threads=threads, embedding=embedding, timeout=timeout)
+    return LlamaCpp(
+        Path(path),
+        context=context,
+        threads=threads,
+        embedding=embedding,
+        gpu_layers=gpu_layers,
+        timeout=timeout,
+    )
 
 
-class LlamaCpp(ChildEngine):
+class LlamaCpp(ChildLanguageModel):
     """The parent's side of a llama.cpp child process; one call at a time, from any thread."""
 
     def __init__(
-        self, path: Path, *, context: int, threads: int | None, embedding: bool, timeout: float
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int | None,
+        embedding: bool,
+        gpu_layers: int,
+        timeout: float,
     ) -> None:
         from terazi.devices.machine import memory_limit
         from terazi.runtime.child import Child
@@ -69,6 +85,7 @@ class LlamaCpp(ChildEngine):
                 context=context,
                 threads=self.threads,
                 embedding=embedding,
+                gpu_layers=gpu_layers,
                 memory=memory_limit(),
             ).values
         except BaseException:
@@ -84,16 +101,6 @@ class LlamaCpp(ChildEngine):
     def pid(self) -> int:
         """Process id of the child."""
         return self._child.pid
-
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Return token ids; special tokens written in ``text`` stay text."""
-        return self._child.call("tokenize", text=text, add_special=add_special).arrays[0].tolist()
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        """Return the text of token ids, special tokens left out."""
-        import numpy as np
-
-        return self._child.call("detokenize", np.asarray(tokens, np.int32)).values["text"]
 
     def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
         """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
@@ -113,27 +120,3 @@ class LlamaCpp(ChildEngine):
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return one unit vector per text, pooled as the file says: float32[len(texts), dimensions]."""
         return self._child.call("embed", texts=list(texts)).arrays[0]
-
-    def generate(
-        self,
-        prompt: str | Sequence[Mapping[str, str]],
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.8,
-        seed: int = 0,
-        on_text: Callable[[str], object] | None = None,
-    ) -> Generation:
-        """Continue a text, or answer chat messages by the template in the file.
-
-        Temperature 0 takes the likeliest token. Otherwise top-k 40, top-p 0.95 and min-p 0.05 filter before a
-        draw that ``seed`` makes repeatable. ``on_text`` receives the text in pieces as it is written.
-        """
-        asked = prompt if isinstance(prompt, str) else [dict(message) for message in prompt]
-        values: Mapping = {}
-        for message in self._child.stream(
-            "generate", prompt=asked, max_tokens=max_tokens, temperature=temperature, seed=seed
-        ):
-            values = message.values
-            if values["kind"] == "event" and on_text is not None:
-                on_text(values["text"])
-        return Generation(**{key: value for key, value in values.items() if key != "kind"})

@@ -9,6 +9,7 @@ import codecs
 import ctypes
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from terazi.errors import EngineError
 from terazi.runtime.chat import render
 from terazi.runtime.engine import Generation
 from terazi.runtime.llamacpp import library as c
+from terazi.runtime.llamacpp.devices import fitting_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +42,9 @@ class Session:
     """One loaded GGUF file. ``context`` is the longest sequence in tokens.
 
     With ``embedding`` the context pools token vectors as the file says (mean when it says nothing).
-    ``observe`` is called by llama.cpp for every node of the graph (`library.EvaluationCallback`).
-    Raises `EngineError` when llama.cpp refuses the file or cannot allocate; the log says why.
+    ``gpu_layers`` of the model go to GPUs, -1: what fits there. ``observe`` is called by llama.cpp for every
+    node of the graph (`library.EvaluationCallback`). Raises `EngineError` when llama.cpp refuses the file or
+    cannot allocate; the log says why.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Session:
         context: int,
         threads: int,
         embedding: bool = False,
+        gpu_layers: int = 0,
         observe: Any = None,
     ) -> None:
         self.library = c.load()
@@ -59,7 +63,9 @@ class Session:
         self._batch_size = min(max(context, 1), 2048)
         start = time.perf_counter()
         parameters = self.library.llama_model_default_params()
-        parameters.n_gpu_layers = 0
+        if gpu_layers < 0 and self.library.llama_supports_gpu_offload():
+            gpu_layers = fitting_layers(Path(path), context)
+        parameters.n_gpu_layers = max(gpu_layers, 0)
         self.model = self.library.llama_model_load_from_file(path.encode(), parameters)
         if not self.model:
             raise EngineError(f"llama.cpp cannot load {path}")

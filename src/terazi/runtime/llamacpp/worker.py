@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from terazi.errors import EngineError
 from terazi.runtime.child import Message, memory, serve
 from terazi.runtime.llamacpp.session import Session
 
@@ -35,16 +34,10 @@ def _limit_memory(available: int, path: Path) -> None:
 class Worker:
     """The operations of one engine; ``open`` comes first."""
 
-    def __init__(self) -> None:
-        self._session: Session | None = None
-        self._before = 0
+    session: Session
 
-    @property
-    def session(self) -> Session:
-        """The open session."""
-        if self._session is None:
-            raise EngineError("no model is open")
-        return self._session
+    def __init__(self) -> None:
+        self._before = 0
 
     def open(self, call: Message, emit: Emit) -> Message:
         """Load a model."""
@@ -54,11 +47,12 @@ class Worker:
         _limit_memory(values["memory"], Path(values["path"]))
         library.load()
         self._before = memory()[0]
-        self._session = session = Session(
+        self.session = session = Session(
             values["path"],
             context=values["context"],
             threads=values["threads"],
             embedding=values["embedding"],
+            gpu_layers=values["gpu_layers"],
         )
         return Message(
             {

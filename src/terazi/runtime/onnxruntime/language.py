@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import MissingExtraError
-from terazi.runtime.child_engine import ChildEngine
-from terazi.runtime.engine import Generation, default_threads
+from terazi.runtime.child_engine import ChildLanguageModel
+from terazi.runtime.engine import default_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
 
 __all__ = ["LanguageModel"]
 
 
-class LanguageModel(ChildEngine):
+class LanguageModel(ChildLanguageModel):
     """The parent's side of an onnxruntime-genai child process."""
 
     def __init__(self, path: Path, *, context: int, threads: int | None, timeout: float) -> None:
@@ -48,34 +48,3 @@ class LanguageModel(ChildEngine):
         import numpy as np
 
         return self._child.call("logits", np.asarray(tokens, np.int32), first=first).arrays[0]
-
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Return token ids by tokenizer.json."""
-        return self._child.call("tokenize", text=text, add_special=add_special).values["tokens"]
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        """Return the text of token ids, special tokens left out."""
-        return self._child.call("detokenize", tokens=[int(token) for token in tokens]).values["text"]
-
-    def generate(
-        self,
-        prompt: str | Sequence[Mapping[str, str]],
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.8,
-        seed: int = 0,
-        on_text: Callable[[str], object] | None = None,
-    ) -> Generation:
-        """Continue a text, or answer chat messages by the template beside the model.
-
-        Temperature 0 takes the likeliest token; otherwise top-k 40 and top-p 0.95 filter before the draw.
-        """
-        asked = prompt if isinstance(prompt, str) else [dict(message) for message in prompt]
-        values: Mapping = {}
-        for message in self._child.stream(
-            "generate", prompt=asked, max_tokens=max_tokens, temperature=temperature, seed=seed
-        ):
-            values = message.values
-            if values["kind"] == "event" and on_text is not None:
-                on_text(values["text"])
-        return Generation(**{key: value for key, value in values.items() if key != "kind"})

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 
-from terazi.errors import EngineError
-from terazi.runtime.onnxruntime.texts import open_tokenizer, text_feeds
+from terazi.errors import EngineError, UnsupportedError
+from terazi.runtime.pooling import pool
+from terazi.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["Session"]
 
@@ -48,7 +49,11 @@ class Session:
         self.outputs = [value.name for value in self._session.get_outputs()]
         self._directory = path.parent
         self._context = context
-        self._tokenizer: Any = None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer beside the model; raises `UnsupportedError` without one."""
+        return Tokenizer(self._directory)
 
     def run(self, feeds: dict[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
         """Return ``outputs``, or every one in the model's order."""
@@ -59,12 +64,11 @@ class Session:
 
     def feeds(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Tokenize and pad ``texts`` into the inputs this model takes."""
-        kinds = {name: _TYPES.get(kind, np.void) for name, kind in self.inputs.items()}
-        return text_feeds(self._tokenize(), kinds, texts)
-
-    def token_count(self, texts: Sequence[str]) -> int:
-        """Number of tokens of ``texts`` without padding."""
-        return sum(sum(encoding.attention_mask) for encoding in self._tokenize().encode_batch(list(texts)))
+        columns = self.tokenizer.batch(texts, longest=self._context)
+        unknown = self.inputs.keys() - columns.keys()
+        if unknown:
+            raise UnsupportedError(f"the model takes {', '.join(sorted(unknown))}: texts alone do not run it")
+        return {name: columns[name].astype(_TYPES[kind]) for name, kind in self.inputs.items()}
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return unit vectors, pooled as ``1_Pooling/config.json`` says (the mean where it says nothing)."""
@@ -73,8 +77,9 @@ class Session:
             feeds = self.feeds(texts[start : start + _BATCH])
             states = self.run(feeds)[0].astype(np.float32)
             if states.ndim == 3:
-                states = self._pool(states, feeds["attention_mask"])
-            pieces.append(states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12))
+                pieces.append(pool(states, feeds["attention_mask"], self._directory))
+            else:
+                pieces.append(states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12))
         return np.concatenate(pieces)
 
     def time(self, *, batch: int, tokens: int, repeats: int) -> list[float]:
@@ -95,19 +100,6 @@ class Session:
             self.run(feeds)
             seconds.append(time.perf_counter() - started)
         return seconds
-
-    def _tokenize(self) -> Any:
-        if self._tokenizer is None:
-            self._tokenizer = open_tokenizer(self._directory, self._context)
-        return self._tokenizer
-
-    def _pool(self, states: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        file = self._directory / "1_Pooling" / "config.json"
-        pooling = json.loads(file.read_text()) if file.is_file() else {}
-        if pooling.get("pooling_mode_cls_token"):
-            return states[:, 0]
-        weights = mask[..., None].astype(np.float32)
-        return (states * weights).sum(1) / np.maximum(weights.sum(1), 1)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terazi.errors import EngineError
 from terazi.runtime.child import Message, memory, serve
 from terazi.runtime.onnxruntime.session import Session
 
@@ -23,21 +22,15 @@ __all__: list[str] = []
 class Worker:
     """The operations of one engine; ``open`` comes first."""
 
-    def __init__(self) -> None:
-        self._session: Session | None = None
-        self._before = memory()[0]
+    session: Session
 
-    @property
-    def session(self) -> Session:
-        """The open session."""
-        if self._session is None:
-            raise EngineError("no model is open")
-        return self._session
+    def __init__(self) -> None:
+        self._before = memory()[0]
 
     def open(self, call: Message, emit: Emit) -> Message:
         """Load a model, or a graph that uses its weights."""
         values = call.values
-        self._session = session = Session(
+        self.session = session = Session(
             Path(values["path"]),
             threads=values["threads"],
             context=values["context"],

@@ -1,0 +1,110 @@
+"""An embedding model open in MLX, inside the child process: texts to unit vectors."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from terazi.errors import EngineError, UsageError
+from terazi.runtime.mlx.bert import Bert, mx, nn
+from terazi.runtime.pooling import pool
+from terazi.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Encoder"]
+
+_NETWORKS = {"bert": Bert}
+_BATCH = 16
+# What checkpoints hold and embeddings do not need.
+_UNUSED = ("pooler.", "embeddings.position_ids")
+
+
+class Encoder:
+    """One loaded directory, whose tokenizer and pooling are read from the files in it.
+
+    ``context`` cuts longer texts. Without a GPU, quantized models compute in float32, as in `session`.
+    Raises `EngineError` with the first line of the reason.
+    """
+
+    vocabulary = 0
+    begin_token = None
+
+    def __init__(self, directory: Path, *, context: int) -> None:
+        started = time.perf_counter()
+        self.tokenizer = Tokenizer(directory)
+        try:
+            config = json.loads((directory / "config.json").read_text("utf-8"))
+            self._network = _load(directory, config)
+            self.trained_context = int(config["max_position_embeddings"])
+            self._words = int(config["vocab_size"])
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+            raise EngineError(f"mlx cannot load {directory}: {reason}") from None
+        self.load_time = time.perf_counter() - started
+        self._directory = directory
+        self._context = min(context, self.trained_context)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Return one unit vector per text: float32[len(texts), dimensions]."""
+        pieces = []
+        for start in range(0, len(texts), _BATCH):
+            batch = self.tokenizer.batch(texts[start : start + _BATCH], longest=self._context)
+            states = self._run(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+            pieces.append(pool(states, batch["attention_mask"], self._directory))
+        return np.concatenate(pieces)
+
+    def time(
+        self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float
+    ) -> tuple[int, list[float], list[float], float]:
+        """Return the length of one sequence, seconds that it took each time, nothing, and processor share."""
+        if decode_tokens:
+            raise UsageError("an embedding model writes nothing")
+        tokens = np.random.default_rng(0).integers(0, self._words, (1, min(prompt_tokens, self._context)))
+        self._run(tokens, np.ones_like(tokens), np.zeros_like(tokens))
+        found: list[float] = []
+        start, used = time.perf_counter(), time.process_time()
+        while len(found) < min(repeats, 3) or (
+            len(found) < repeats and time.perf_counter() - start < seconds
+        ):
+            began = time.perf_counter()
+            self._run(tokens, np.ones_like(tokens), np.zeros_like(tokens))
+            found.append(time.perf_counter() - began)
+        share = (time.process_time() - used) / (time.perf_counter() - start)
+        return tokens.shape[1], found, [], min(share, 1.0)
+
+    def _run(self, *inputs: np.ndarray) -> np.ndarray:
+        states = self._network(*(mx.array(values.astype(np.int32)) for values in inputs))
+        return np.array(states.astype(mx.float32))
+
+
+def _load(directory: Path, config: Mapping[str, Any]) -> Any:
+    """Return the network that ``config`` describes, with its weights."""
+    family = config["model_type"]
+    if family not in _NETWORKS:
+        raise ValueError(f"no encoder of {str(family)[:40]!r} models; known: {', '.join(_NETWORKS)}")
+    network = _NETWORKS[family](config)
+    weights: dict[str, Any] = {}
+    for file in sorted(directory.glob("model*.safetensors")):
+        weights |= mx.load(str(file))
+    weights = {name: value for name, value in weights.items() if not name.startswith(_UNUSED)}
+    settings = config.get("quantization")
+    if settings is not None:
+        nn.quantize(
+            network,
+            group_size=settings["group_size"],
+            bits=settings["bits"],
+            mode=settings.get("mode", "affine"),
+            class_predicate=lambda name, _: settings.get(name) or f"{name}.scales" in weights,
+        )
+    network.load_weights(list(weights.items()))
+    if settings is not None and mx.default_device() == mx.Device(mx.cpu):
+        network.set_dtype(mx.float32)
+    network.eval()
+    mx.eval(network.parameters())
+    return network

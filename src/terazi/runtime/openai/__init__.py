@@ -1,0 +1,1 @@
+"""OpenAI's protocol for engines that bring no server of their own."""

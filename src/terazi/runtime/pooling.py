@@ -1,0 +1,46 @@
+"""One unit vector per text from the vectors of its tokens, as sentence-transformers' files say."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from terazi.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["pool"]
+
+_MODES = ("pooling_mode_mean_tokens", "pooling_mode_cls_token")
+
+
+def pool(states: np.ndarray, mask: np.ndarray, directory: Path) -> np.ndarray:
+    """Pool float32[n, length, d] into unit vectors float32[n, d]; ``mask`` [n, length] is 0 at padding.
+
+    ``1_Pooling/config.json`` of the directory chooses the mean (also without that file) or the first token.
+    Raises `UnsupportedError` for what else it may ask for.
+    """
+    file = directory / "1_Pooling" / "config.json"
+    asked = _object(file)
+    modes = {name for name, value in asked.items() if name.startswith("pooling_mode_") and value is True}
+    if unknown := modes - set(_MODES):
+        raise UnsupportedError(
+            f"{file}: asks for {min(unknown)}; only the mean and the first token are known"
+        )
+    if "pooling_mode_cls_token" in modes:
+        pooled = states[:, 0]
+    else:
+        weights = mask[..., None].astype(np.float32)
+        pooled = (states * weights).sum(1) / np.maximum(weights.sum(1), 1)
+    return pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {}
