@@ -43,6 +43,8 @@ _SAMPLE = 128
 """Tokens that the error of a product is measured on."""
 _PROBES = 2
 """Texts that the error of the outputs is measured on."""
+_RANGED = 256
+"""Texts that ranges of activations come from: their extremes need more than averages do."""
 _TABLE_GROUP = 32
 _GRAM_BYTES = 1 << 30
 """Second moments that are held at a time; larger models are run several times."""
@@ -218,13 +220,19 @@ def _by_input(found: Sequence[Matrix]) -> Iterator[list[list[Matrix]]]:
         yield part
 
 
+def _products_of_activations(model: ModelProto, found: Sequence[Matrix]) -> set[str]:
+    """Return the MatMul nodes without a constant, such as attention's: they lose most and hold no weights."""
+    constant = {matrix.node for matrix in found}
+    return {node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in constant}
+
+
 def _calibrated(job: Job) -> ModelProto:
     """Write QDQ pairs; spared matrices and embedding tables, which they do not reach, get 8-bit weights."""
     from terazi.runtime.onnxruntime import tools
 
     recipe = job.recipe
     stacked = recipe.ranges != "minmax"
-    feeds = job.feeds(same_shape=stacked)
+    feeds = job.feeds(same_shape=stacked, texts=_RANGED)
     safe: set[str] = set()
     found = matrices(job.model)
     if recipe.spared:
@@ -248,7 +256,7 @@ def _calibrated(job: Job) -> ModelProto:
             feeds=feeds,
             ranges=recipe.ranges,
             activation_bits=recipe.activation_bits,
-            excluded=sorted(safe),
+            excluded=sorted(safe | _products_of_activations(job.model, found)),
             whole=job.whole,
         )
     if job.whole:

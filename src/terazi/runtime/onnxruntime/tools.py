@@ -97,7 +97,7 @@ def quantize_static(
             weight_type=kinds.QInt8,
             calibrate_method=method,
             nodes_to_exclude=list(excluded),
-            extra_options={"MatMulConstBOnly": True},
+            extra_options={"OpTypesToExcludeOutputQuantization": list(_QUANTIZED)},
         )
     with tempfile.TemporaryDirectory() as temporary, _quiet():
         output = Path(temporary) / "model.onnx"

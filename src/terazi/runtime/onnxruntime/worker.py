@@ -72,8 +72,9 @@ class Worker:
             mask = feeds.get("attention_mask")
             found = []
             for states in self.session.run(feeds, outputs):
-                masked = mask is not None and states.shape[:2] == mask.shape
-                kept = states[mask.astype(bool)] if masked else states
+                kept = states
+                if mask is not None and states.shape[:2] == mask.shape:
+                    kept = states[mask.astype(bool)]
                 found.append(kept.reshape(-1, kept.shape[-1]).astype(np.float32, copy=False))
             yield found
 
