@@ -105,12 +105,7 @@ def _answer(gateway: Gateway, request: Request, entry: Entry, body: dict[str, An
 def _numbers(tail: bytes, *, streamed: bool) -> tuple[Any, Any]:
     """Find timings and usage in the end of an answer."""
     if not streamed:
-        start = tail.rfind(b'"timings":')
-        try:
-            found, _ = json.JSONDecoder().raw_decode(tail[start + 10 :].decode()) if start >= 0 else (None, 0)
-        except ValueError:
-            return None, None
-        return found, None
+        return _last_value(tail, b'"timings":'), _last_value(tail, b'"usage":')
     for line in reversed(tail.split(b"\n")):
         if line.startswith(b"data: {"):
             try:
@@ -119,6 +114,14 @@ def _numbers(tail: bytes, *, streamed: bool) -> tuple[Any, Any]:
                 return None, None
             return last.get("timings"), last.get("usage")
     return None, None
+
+
+def _last_value(tail: bytes, key: bytes) -> Any:
+    _, found, rest = tail.rpartition(key)
+    try:
+        return json.JSONDecoder().raw_decode(rest.decode())[0] if found else None
+    except ValueError:
+        return None
 
 
 def _described(entry: Entry) -> dict[str, Any]:
