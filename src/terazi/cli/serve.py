@@ -56,7 +56,7 @@ Examples:
 )
 @click.option("--quiet", is_flag=True, help="Do not log requests.")
 def command(models: tuple[str, ...], **options: Any) -> None:
-    """Serve the models in the store: /v1/… as OpenAI does, /api/… as Ollama does, a chat page at /.
+    """Serve the models in the store: /v1/… as OpenAI does, /api/… as Ollama does, a page for browsers at /.
 
     Models load when they are asked for. Each MODEL is pulled first when the store lacks it. Requests are
     logged without what they say. SIGTERM lets running answers end.
