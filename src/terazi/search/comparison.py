@@ -127,7 +127,7 @@ def _check_kinds(entries: Sequence[_Entry]) -> None:
 
 def _frame(entry: _Entry, first: _Entry, context: int) -> Frame:
     """Weights are counted in the reference where that tells: packed graphs do not say how many they have."""
-    counted = first.run if first.run.format == "gguf" else entry.run
+    counted = entry.run if first.run.format == "onnx" else first.run
     return Frame(config=entry.run.config, parameters=counted.parameters, context=context)
 
 
