@@ -14,7 +14,7 @@ import pytest
 
 from terazi import api
 from terazi.errors import UnsupportedError
-from terazi.registry import Store, pull
+from terazi.registry import Manifest, Store, StoredFile, pull
 from terazi.serve.create import create
 from terazi.serve.modelfile import Modelfile
 
@@ -101,6 +101,17 @@ def test_they_are_listed_and_described(client, host):
         assert "messages" in shown.template
     assert host.show("two:mlx").details.quantization_level == "affine 4-bit"
     assert host.show("minilm:onnx").capabilities == ["embedding"]
+
+
+def test_a_damaged_model_does_not_hide_the_others(host, store):
+    file = StoredFile("model.onnx", store.put_bytes(b"nothing"), 7)
+    store.commit("damaged", Manifest(format="onnx", files=(file,)))
+    listed = {model.model: model.details for model in host.list().models}
+    assert len(listed) > 4
+    assert (listed["damaged:latest"].format, listed["damaged:latest"].family) == ("onnx", "unknown")
+    with pytest.raises(ollama.ResponseError, match="not an ONNX model"):
+        host.chat("damaged", ASK)
+    store.remove("damaged")
 
 
 @pytest.mark.parametrize("model", WRITERS)
