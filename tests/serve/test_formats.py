@@ -62,7 +62,9 @@ def client(mixed):
 
 @pytest.fixture(scope="module")
 def host(mixed):
-    return ollama.Client(mixed.url)
+    client = ollama.Client(mixed.url)
+    yield client
+    client._client.close()
 
 
 def process(server, model):
