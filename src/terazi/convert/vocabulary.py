@@ -25,6 +25,9 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _SPACE = "▁"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>", re.DOTALL)
+# Gemma 4's marks around thoughts and calls, which llama.cpp's chat parser wants to see in the text.
+_RENDERED = {"<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>"}
+_RENDERED |= {"<tool_response|>", '<|"|>'}
 _LITERAL = re.compile(r"b?['\"]")
 _MAX_LITERAL = 1000
 _ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10000.0
@@ -42,7 +45,7 @@ class Vocabulary:
     def add(self, added: Iterator[tuple[int, str, bool]], text: Callable[[str], str] = str) -> None:
         """Put added tokens (id, content, special) over what the model has; ``text`` spells plain ones."""
         for id, content, special in added:
-            control = special or bool(_LOOKS_SPECIAL.fullmatch(content))
+            control = (special or bool(_LOOKS_SPECIAL.fullmatch(content))) and content not in _RENDERED
             unknown = self.kinds.get(id) == UNKNOWN
             self.tokens[id] = content if control else text(content)
             self.kinds[id] = UNKNOWN if unknown else CONTROL if control else USER_DEFINED
