@@ -46,10 +46,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The fields of the server's `ServerOptions` but ``key``, and the bytes it will need (estimated)."""
+    """The fields of the server's `ServerOptions` but ``key``, and the bytes it will need (estimated).
+
+    ``tools`` is False when llama.cpp would leave tools out without a word, the template having no place.
+    """
 
     options: dict[str, Any]
     need: int
+    tools: bool = True
 
 
 def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, context: int) -> Loading:
@@ -91,6 +95,8 @@ def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, co
         if need <= limits.memory or parallel == 1:
             break
         parallel //= 2
+    template = settings.get("template", "")
+    shown = template or (model.tokenizer.chat_template if model.tokenizer else None) or ""
     return Loading(
         {
             "model": str(path),
@@ -99,10 +105,11 @@ def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, co
             "parallel": parallel,
             "threads": limits.threads,
             "embedding": embedding or model.variant == "embedding",
-            "template": _template(settings.get("template", "")),
+            "template": _template(template),
             **own,
         },
         need,
+        tools=model.format != "gguf" or "tools" in shown,
     )
 
 

@@ -12,7 +12,7 @@ from terazi.errors import NotFoundError, TeraziError
 from terazi.serve.errors import status_of
 from terazi.serve.http import Answer, Head, client_of, read_json
 from terazi.serve.metrics import Watch
-from terazi.serve.prepare import fill_in
+from terazi.serve.prepare import check_tools, fill_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -85,6 +85,7 @@ def _answer(gateway: Gateway, request: Request, entry: Entry, body: dict[str, An
         filled["model"] = entry.name
         tail = b""
         async with gateway.pool.use(entry, client=client_of(request), embedding=_PROXIED[path]) as loaded:
+            check_tools(filled, loaded)
             async with loaded.engine.ask(path, filled) as response:
                 yield Head(response.status, response.content_type)
                 async for chunk in response.pieces():
