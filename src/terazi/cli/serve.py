@@ -15,7 +15,7 @@ __all__ = ["command"]
 _EXAMPLES = """\b
 Examples:
   terazi serve
-  terazi serve smollm2:135m-q4_k_m --port 8080 --context 8192 --parallel 8
+  terazi serve smollm2:135m --port 8080 --context 8192 --parallel 8
   terazi serve qwen3:4b --draft qwen3:0.6b
   terazi serve --host 0.0.0.0 --api-key "$(openssl rand -hex 16)" --memory 6GB
 """

@@ -81,7 +81,11 @@ def _pull_known(reference: str, name: str | None, store: Store, progress: Progre
         raise NotFoundError(f"{reference}: no such file or directory")
     known = catalog.find(reference)
     if known is None:
+        from terazi.registry.variant import known_base
+
         hint = "see `terazi catalog`, or name a source such as hf:org/name"
+        if base := known_base(reference, store):
+            hint = f"`terazi run {reference} --make` quantizes {base[0]} to {base[1]}"
         raise NotFoundError(f"{reference} is neither in the store nor in the catalog", hint=hint)
     target = name or known.name
     failures: list[TeraziError] = []
