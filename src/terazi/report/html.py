@@ -181,7 +181,7 @@ def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
     else:
         return
 
-    def points(x: Callable[[_Values], float]) -> list[Point]:
+    def points(x: Callable[[_Values], float], variants: Sequence[_Values]) -> list[Point]:
         compared = not document["recommendation"]
         return [
             Point(
@@ -198,16 +198,16 @@ def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
         ]
 
     yield chart(
-        points(lambda v: v["size"] / 1e6),
+        points(lambda v: v["size"] / 1e6, variants),
         title="Quality and size",
         x_title="File size, MB (smaller is better)",
         y_title=y_title,
         smaller_x_is_better=True,
     )
-    if all(v["device_speed"] for v in variants):
-        estimated = any(v["device_speed"]["estimated"] for v in variants)
+    if timed := [v for v in variants if v["device_speed"]]:
+        estimated = any(v["device_speed"]["estimated"] for v in timed)
         yield chart(
-            points(lambda v: v["device_speed"]["value"]),
+            points(lambda v: v["device_speed"]["value"], timed),
             title="Quality and speed",
             x_title="Tokens/s, "
             + ("estimated for the device" if estimated else "measured")
