@@ -75,7 +75,7 @@ def logprobs(path, adapters=()):
 
     async def ask():
         options = {"alias": "m", "context": 64, "parallel": 1, "threads": 1}
-        engine = await Engine.start(model=str(path), adapters=tuple(map(str, adapters)), **options)
+        engine = await Engine.start("gguf", model=str(path), adapters=tuple(map(str, adapters)), **options)
         try:
             body = {
                 "prompt": "The sea is",

@@ -359,3 +359,11 @@ def test_what_others_write_meanwhile_is_kept(capfd):
     with _quiet():
         print("still here", file=sys.stderr, flush=True)
     assert "still here" in capfd.readouterr().err
+
+
+def test_marks_that_a_chat_parser_reads_are_rendered(words, files):
+    tokenizer = byte_pairs(words, pre_tokenizers.ByteLevel(add_prefix_space=False))
+    tokenizer.add_special_tokens(["<|tool_call>", "<|other>"])
+    metadata = tokenizer_metadata(files(tokenizer), 512, {}, None)
+    kinds = dict(zip(metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"], strict=True))
+    assert (kinds["<|tool_call>"], kinds["<|other>"]) == (4, 3)

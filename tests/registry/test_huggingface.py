@@ -79,6 +79,17 @@ def test_a_checkpoint_directory(hub, store, minilm):
     assert (store.resolve(entry.name) / "config.json").read_bytes() == files["config.json"]
 
 
+def test_a_quantized_mlx_repository(hub, store, minilm, tmp_path):
+    from terazi import api
+
+    made = tmp_path / "mlx"
+    api.convert(minilm, "mlx", output=made)
+    files = {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}
+    hub.publish("mlx-community/minilm-4bit", files)
+    entry = pull("hf:mlx-community/minilm-4bit", store=store)
+    assert entry.manifest.format == "mlx"
+
+
 def test_several_files_ask_for_a_choice(hub, store):
     hub.publish("org/many", {"a-Q8_0.gguf": b"1", "b-Q6_K.gguf": b"2", "mmproj-f16.gguf": b"3"})
     with pytest.raises(UsageError, match="has 2 GGUF files") as failure:

@@ -48,6 +48,19 @@ def test_a_directory_keeps_its_file_names(oci_host, store, minilm, tmp_path):
     assert pulled.manifest.files == entry.manifest.files
 
 
+@pytest.mark.parametrize("format", [pytest.param("onnx", marks=pytest.mark.slow), "mlx"])
+def test_a_directory_of_another_format_stays_one(oci_host, store, two_layers, tmp_path, format):
+    from terazi import api
+
+    api.convert(two_layers, format, output=tmp_path / "made")
+    entry = store.add(tmp_path / "made", "made")
+    push("made", f"oci:{oci_host}/made:{format}", store=store)
+    other = Store(tmp_path / "other")
+    pulled = pull(f"oci:{oci_host}/made:{format}", store=other)
+    assert (pulled.manifest.format, pulled.manifest.files) == (format, entry.manifest.files)
+    assert api.open_model(other.resolve(pulled.name)).format == format
+
+
 def test_another_tool_reads_what_we_push(oci_host, store, make_gguf, tmp_path):
     if shutil.which("skopeo") is None:
         pytest.skip("skopeo is not installed (Debian: apt install skopeo)")

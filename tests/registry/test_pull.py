@@ -150,6 +150,9 @@ def test_local_files(store, make_gguf, monkeypatch, tmp_path):
             resolve_model(absent, store=store)
     with pytest.raises(NotFoundError, match="neither in the store nor in the catalog"):
         resolve_model("nobody-knows:this", store=store)
+    with pytest.raises(NotFoundError) as refused:
+        resolve_model("smollm2:135m-q4_k_m", store=store)
+    assert refused.value.hint == "`terazi run smollm2:135m-q4_k_m --make` quantizes smollm2:135m to Q4_K_M"
 
 
 def test_catalog_entries_are_complete():

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import subprocess
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -173,3 +174,27 @@ def test_the_policy_lets_the_page_work(chromium, html, tmp_path):
     assert "Refused to" not in done.stderr
     assert 'data-copy="" hidden' not in done.stdout
     assert "data-copy" in done.stdout
+
+
+def test_operators_before_and_after(recommendation, subject):
+    """Counts of every graph beside those of the export; what no graph changed is only in the sum."""
+    made = replace(
+        recommendation.ranked[0].candidate,
+        format="onnx",
+        level="medium",
+        operators={"MatMul": 1, "Constant": 5, "MatMulInteger": 4},
+        exported={"MatMul": 5, "Constant": 5, "<script>alert(1)</script>": 2},
+    )
+    others = [entry.candidate for entry in recommendation.ranked[1:]]
+    found = recommend([made, *others], recommendation.device, recommendation.use_case, Budget())
+    text = report.page(report.document(found, subject))
+    table = text.split("Operators of the ONNX graphs")[1].split("</table>")[0]
+    rows = [re.findall(r">([^<>]*)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    assert ["MatMulInteger", "–", "4"] in rows
+    assert ["MatMul", "5", "1"] in rows
+    assert ["all", "12", "10"] in rows
+    assert not any("Constant" in row for row in rows)
+    assert "<script>" not in table
+    outline = Outline()
+    outline.feed(text)
+    assert outline.stack == []

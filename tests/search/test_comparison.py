@@ -31,25 +31,24 @@ def graph(minilm, tmp_path_factory):
     return convert(minilm, "onnx", output=tmp_path_factory.mktemp("graph") / "minilm-onnx").path
 
 
-def test_an_encoder_in_four_shapes(minilm, graph, text, tmp_path):
-    small = quantize(minilm, "Q8_0", output=tmp_path / "minilm-q8_0.gguf").path
+def test_an_encoder_in_three_shapes(minilm, graph, text, tmp_path):
     quantize(graph, "w8", output=tmp_path / "minilm-w8")
     paths = {
         "source": minilm,
-        "a": small,
-        "b": graph,
-        "c": tmp_path / "minilm-w8" / "model.onnx",
+        "a": graph,
+        "b": tmp_path / "minilm-w8" / "model.onnx",
     }
     settings = search.Settings(tokens=64, text=text, threads=1)
     found, source = search.compare(paths, PI, EMBED, settings)
     assert not found.rejected
     assert source.path == minilm
     by_label = {entry.label: entry.candidate for entry in found.ranked}
-    assert set(by_label) == {"model", "minilm-q8_0", "minilm-onnx", "minilm-w8"}
+    assert set(by_label) == {"model", "minilm-onnx", "minilm-w8"}
     assert [c.format for c in by_label.values()].count("onnx") == 2
     reference = by_label["model"]
     assert reference.source
-    assert reference.notes == ("Run as GGUF in llama.cpp, its types kept.",)
+    assert "Run as GGUF in llama.cpp, types kept: model." in found.caveats
+    assert reference.path == minilm
     for label, candidate in by_label.items():
         assert candidate.measured("latency").value > 0, label
         assert candidate.memory_needed > 20e6, label

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from terazi.registry import Store
+from terazi.serve.create import create
+from terazi.serve.modelfile import Modelfile
 
 MODEL = "smollm2:135m"
 
@@ -97,6 +99,15 @@ def start(home):
             process.kill()
             process.wait()
         process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def calling(home):
+    """The model with a template that has a place for tools."""
+    template = Path(__file__).with_name("tools.jinja").read_text()
+    create(Modelfile(base=MODEL, template=template), "calling", store=Store(home))
+    yield "calling"
+    Store(home).remove("calling")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import pytest
-from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
@@ -27,17 +27,32 @@ def weather(city: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["openai", "ollama"])
-def chat(request, server):
-    if request.param == "openai":
-        model = ChatOpenAI(
-            model=MODEL, base_url=f"{server.url}/v1", api_key="unused", max_tokens=24, temperature=0, seed=1
-        )
-        yield model
-        model.root_client.close()
-    else:
-        model = ChatOllama(model=MODEL, base_url=server.url, num_predict=24, temperature=0, seed=1)
-        yield model
-        model._client._client.close()
+def opened(request, server):
+    """Open a model by one of the two APIs."""
+    made = []
+
+    def chat(model, tokens=24):
+        if request.param == "openai":
+            made.append(
+                ChatOpenAI(
+                    model=model, base_url=f"{server.url}/v1", api_key="unused", max_tokens=tokens,
+                    temperature=0, seed=1,
+                )
+            )  # fmt: skip
+        else:
+            made.append(
+                ChatOllama(model=model, base_url=server.url, num_predict=tokens, temperature=0, seed=1)
+            )
+        return made[-1]
+
+    yield chat
+    for model in made:
+        (model.root_client if request.param == "openai" else model._client._client).close()
+
+
+@pytest.fixture(scope="module")
+def chat(opened):
+    return opened(MODEL)
 
 
 def test_whole_and_streamed(chat):
@@ -59,15 +74,24 @@ def test_structured_output(chat):
     assert isinstance(found, City)
 
 
-def test_tools_in_both_directions(chat):
-    """Whether a model of this size calls one is its own affair; request and history must be understood."""
-    question = HumanMessage("What is the weather in Paris?")
-    asked = chat.bind_tools([weather]).invoke([question])
-    assert asked.content or asked.tool_calls
-    call = {"name": "weather", "args": {"city": "Paris"}, "id": "call_1", "type": "tool_call"}
-    history = [question, asked.model_copy(update={"tool_calls": [call], "content": ""})]
-    answer = chat.invoke([*history, ToolMessage(weather.invoke({"city": "Paris"}), tool_call_id="call_1")])
-    assert answer.content
+def test_tools_in_both_directions(opened, calling):
+    """A model of this size calls a function when it has seen it done."""
+
+    def turn(number, city):
+        call = {"name": "weather", "args": {"city": city}, "id": f"call_{number}", "type": "tool_call"}
+        return [HumanMessage(f"What is the weather in {city}?"), AIMessage("", tool_calls=[call])]
+
+    chat = opened(calling, tokens=48).bind_tools([weather])
+    seen = [
+        message for number, city in enumerate(("Rome", "Paris", "Rome")) for message in turn(number, city)
+    ]
+    asked = chat.invoke([*seen, HumanMessage("What is the weather in Paris?")])
+    (call,) = asked.tool_calls
+    assert (call["name"], call["args"]) == ("weather", {"city": "Paris"})
+    result = weather.invoke(call)
+    assert isinstance(result, ToolMessage)
+    after = chat.invoke([*seen, HumanMessage("What is the weather in Paris?"), asked, result])
+    assert after.content or after.tool_calls
 
 
 def test_text(server):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-CLIENT = '''
+CLIENT = """
 import asyncio, json, sys
 import litellm
 
@@ -44,7 +44,7 @@ try:
 except litellm.NotFoundError as error:
     found["error"] = str(error)
 print(json.dumps(found))
-'''
+"""
 
 
 @pytest.fixture(scope="module")

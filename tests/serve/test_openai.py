@@ -79,23 +79,28 @@ def test_logprobs(client):
     assert all(len(token.top_logprobs) == 3 and token.logprob <= 0 for token in content)
 
 
-def test_tools_are_taken(client):
-    """Whether a model of this size calls one is its own affair; the request must be understood."""
-    tool = {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "The weather in a city",
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string"}},
-                "required": ["city"],
-            },
-        },
-    }
-    answer = client.chat.completions.create(model=MODEL, messages=ASK, tools=[tool], max_tokens=8)
-    message = answer.choices[0].message
-    assert message.content or message.tool_calls
+def test_logprobs_of_a_stream(client):
+    options = {"model": MODEL, "messages": ASK, "max_tokens": 4, "temperature": 0}
+    whole = client.chat.completions.create(**options, logprobs=True, top_logprobs=2)
+    chunks = client.chat.completions.create(**options, logprobs=True, top_logprobs=2, stream=True)
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    streamed = [token for choice in choices if choice.logprobs for token in choice.logprobs.content]
+    expected = whole.choices[0].logprobs.content
+    assert [token.token for token in streamed] == [token.token for token in expected]
+    assert [token.logprob for token in streamed] == pytest.approx([t.logprob for t in expected], abs=1e-3)
+
+
+def test_usage_of_a_stream_only_when_asked_for(client):
+    options = {"model": MODEL, "messages": ASK, "max_tokens": 4, "temperature": 0}
+    usage = client.chat.completions.create(**options).usage
+    asked = list(
+        client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True})
+    )
+    assert (asked[-1].usage.prompt_tokens, asked[-1].usage.completion_tokens) == (
+        usage.prompt_tokens, usage.completion_tokens,
+    )  # fmt: skip
+    assert not asked[-1].choices
+    assert all(chunk.usage is None for chunk in client.chat.completions.create(**options, stream=True))
 
 
 def test_embeddings(client):

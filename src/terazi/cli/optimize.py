@@ -53,9 +53,11 @@ def _types(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 def _formats(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if not value:
+        return ()
     from terazi.search import FORMATS
 
-    names = tuple(name.strip().lower() for name in value.split(",")) if value else ()
+    names = tuple(dict.fromkeys(name.strip().lower() for name in value.split(",")))
     if unknown := [name for name in names if name not in FORMATS]:
         raise click.BadParameter(f"no variants in {unknown[0]!r}; choose from {', '.join(FORMATS)}")
     return names

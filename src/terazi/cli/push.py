@@ -12,7 +12,7 @@ __all__ = ["command"]
 @click.command(
     "push",
     short_help="Put a stored model on a container registry.",
-    epilog="Example: terazi push smollm2:135m-q4_k_m oci:registry.example:5000/team/smollm2:v1",
+    epilog="\b\nExample:\n  terazi push smollm2:135m-q4_k_m oci:registry.example:5000/team/smollm2:v1",
 )
 @click.argument("name")
 @click.argument("target")

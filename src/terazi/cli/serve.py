@@ -15,7 +15,7 @@ __all__ = ["command"]
 _EXAMPLES = """\b
 Examples:
   terazi serve
-  terazi serve smollm2:135m-q4_k_m --port 8080 --context 8192 --parallel 8
+  terazi serve smollm2:135m --port 8080 --context 8192 --parallel 8
   terazi serve qwen3:4b --draft qwen3:0.6b
   terazi serve --host 0.0.0.0 --api-key "$(openssl rand -hex 16)" --memory 6GB
 """
@@ -56,7 +56,7 @@ Examples:
 )
 @click.option("--quiet", is_flag=True, help="Do not log requests.")
 def command(models: tuple[str, ...], **options: Any) -> None:
-    """Serve the models in the store: /v1/… as OpenAI does, /api/… as Ollama does, a chat page at /.
+    """Serve the models in the store: /v1/… as OpenAI does, /api/… as Ollama does, a page for browsers at /.
 
     Models load when they are asked for. Each MODEL is pulled first when the store lacks it. Requests are
     logged without what they say. SIGTERM lets running answers end.

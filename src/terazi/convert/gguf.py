@@ -131,6 +131,8 @@ def named(
         return
     numbers = tuple(int(part) for part in name.split(".") if part.isdecimal())
     pattern = ".".join("{}" if part.isdecimal() else part for part in name.split("."))
+    layered = re.sub(r"\.\d+\.", ".{}.", name, count=1)
+    pattern = layered if layered in table.tensors else pattern
     stem, _, suffix = pattern.rpartition(".")
     if suffix in ("gamma", "beta"):  # old TensorFlow names
         suffix = {"gamma": "weight", "beta": "bias"}[suffix]
@@ -148,7 +150,8 @@ def named(
     for target in targets if isinstance(targets, tuple) else (targets,):
         base, change = (target.name, target.change) if isinstance(target, To) else (target, None)
         made = change.make(tensor, Source(values, numbers)) if change else tensor
-        yield (f"{base}.{suffix}" if suffix else base).format(*numbers), numbers, made
+        order = (*numbers, target.place or 0) if isinstance(target, To) else numbers
+        yield (f"{base}.{suffix}" if suffix else base).format(*numbers), order, made
 
 
 def _joined(name: str, parts: Sequence[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terazi.convert.vocabulary import UNKNOWN, Vocabulary, from_json, from_sentencepiece
+from terazi.convert.vocabulary import UNKNOWN, Vocabulary, from_json, from_rwkv, from_sentencepiece
 from terazi.errors import FormatError, TeraziError, UnsupportedError
 from terazi.formats.huggingface.reader import read_json
 
@@ -52,6 +52,11 @@ def tokenizer_metadata(
     elif (directory / "tokenizer.model").is_file():
         tokenizer = None
         vocabulary = from_sentencepiece(directory / "tokenizer.model", _stated_tokens(directory, stated))
+    elif worlds := sorted(directory.glob("rwkv_vocab_*.txt")):
+        tokenizer = None
+        with _guarded(worlds[0]):
+            vocabulary = from_rwkv(worlds[0])
+        config = {}  # names other tokens than the text file has
     else:
         raise UnsupportedError(
             f"{directory}: has no tokenizer.json, tokenizer.model, vocab.txt or vocab.json with merges.txt",
@@ -59,7 +64,7 @@ def tokenizer_metadata(
         )
     result = vocabulary.metadata(rows)
     special = _special_tokens(directory, stated, config, vocabulary)
-    around = {"add_bos_token": True, "add_eos_token": False}
+    around = {"add_bos_token": vocabulary.keys["tokenizer.ggml.model"] != "rwkv", "add_eos_token": False}
     if tokenizer is not None:
         with _guarded(directory / "tokenizer.json"):
             around = _around(tokenizer, special)

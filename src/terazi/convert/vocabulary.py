@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +19,17 @@ from terazi.errors import FormatError, UnsupportedError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Vocabulary", "from_json", "from_sentencepiece"]
+__all__ = ["Vocabulary", "from_json", "from_rwkv", "from_sentencepiece"]
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _SPACE = "▁"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>", re.DOTALL)
+# Gemma 4's marks around thoughts and calls, which llama.cpp's chat parser wants to see in the text.
+_RENDERED = {"<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>"}
+_RENDERED |= {"<tool_response|>", '<|"|>'}
+_LITERAL = re.compile(r"b?['\"]")
+_MAX_LITERAL = 1000
 _ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10000.0
 
 
@@ -38,7 +45,7 @@ class Vocabulary:
     def add(self, added: Iterator[tuple[int, str, bool]], text: Callable[[str], str] = str) -> None:
         """Put added tokens (id, content, special) over what the model has; ``text`` spells plain ones."""
         for id, content, special in added:
-            control = special or bool(_LOOKS_SPECIAL.fullmatch(content))
+            control = (special or bool(_LOOKS_SPECIAL.fullmatch(content))) and content not in _RENDERED
             unknown = self.kinds.get(id) == UNKNOWN
             self.tokens[id] = content if control else text(content)
             self.kinds[id] = UNKNOWN if unknown else CONTROL if control else USER_DEFINED
@@ -51,7 +58,13 @@ class Vocabulary:
                 "tokenizer.json", f"has token {max(self.tokens)}, but the embedding ends at {rows - 1}"
             )
         result = dict(self.keys)
-        result["tokenizer.ggml.tokens"] = [self.tokens.get(id, f"[PAD{id}]") for id in range(rows)]
+        texts = [self.tokens.get(id, f"[PAD{id}]") for id in range(rows)]
+        if len(set(texts)) < rows:
+            twice = next(text for text, count in Counter(texts).items() if count > 1)
+            raise FormatError(
+                "tokenizer.json", f"has token {twice[:40]!r} twice, which llama.cpp cannot load"
+            )
+        result["tokenizer.ggml.tokens"] = texts
         if self.scores:
             scores = [
                 self.scores.get(id, _UNUSED_SCORE if id not in self.tokens else 0.0) for id in range(rows)
@@ -101,6 +114,28 @@ def from_sentencepiece(path: Path, added: Iterator[tuple[int, str, bool]]) -> Vo
         _add_charsmap(vocabulary, pieces.charsmap)
     vocabulary.add(added, _spaced)
     return vocabulary
+
+
+def from_rwkv(path: Path) -> Vocabulary:
+    """Read RWKV's ``rwkv_vocab_*.txt``: lines of an id, a Python literal of text or bytes, and its length."""
+    tokens, kinds = {0: "<s>"}, {0: CONTROL}
+    for line in path.read_text("utf-8").splitlines():
+        id, _, rest = line.partition(" ")
+        literal, _, length = rest.rpartition(" ")
+        if len(literal) > _MAX_LITERAL or not _LITERAL.match(literal):
+            raise FormatError(path, f"token {id[:20]} is neither text nor bytes: {literal[:40]}")
+        token = ast.literal_eval(literal)
+        token = token.encode() if isinstance(token, str) else token
+        if len(token) != int(length):
+            raise FormatError(path, f"token {id[:20]} has {len(token)} bytes, not {length[:20]}")
+        tokens[int(id)] = repr(token)[2:-1]  # llama.cpp undoes the escapes
+        kinds[int(id)] = NORMAL
+    keys: dict[str, Any] = {"tokenizer.ggml.model": "rwkv"}
+    keys |= {f"tokenizer.ggml.{name}_token_id": np.uint32(0) for name in ("bos", "eos")}
+    turn = next((id for id, token in tokens.items() if token == r"\n\n"), None)  # ends what one says
+    if turn is not None:
+        keys["tokenizer.ggml.eot_token_id"] = np.uint32(turn)
+    return Vocabulary(tokens=tokens, kinds=kinds, keys=keys)
 
 
 def added_tokens(description: Mapping[str, Any]) -> Iterator[tuple[int, str, bool]]:

@@ -28,20 +28,25 @@ from terazi.model.tensor import Packed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["detect", "read"]
+__all__ = ["detect", "is_quantized", "read"]
 
 _HINT = "the file is damaged or made by another tool: convert the original again"
 
 
 def detect(path: Path) -> bool:
     """Whether ``path`` is a directory that mlx-lm quantized."""
-    return path.is_dir() and reader.detect(path) and "group_size" in _settings(path)
+    return path.is_dir() and reader.detect(path) and is_quantized(path / "config.json")
+
+
+def is_quantized(config: Path) -> bool:
+    """Whether a config.json is that of a directory which mlx-lm quantized."""
+    return "group_size" in _settings(config)
 
 
 def read(path: Path | str) -> Model:
     """Open a quantized MLX directory. ``metadata`` is config.json, with its ``quantization``."""
     directory = Path(path)
-    metadata, settings = reader.read_json(directory / "config.json"), _settings(directory)
+    metadata, settings = reader.read_json(directory / "config.json"), _settings(directory / "config.json")
     weights, stored = reader.read_weights(directory, packed=True)
     companions = tuple(directory / name for name in reader.COMPANIONS if (directory / name).is_file())
     template = chat_template(directory)
@@ -59,8 +64,8 @@ def read(path: Path | str) -> Model:
     )
 
 
-def _settings(directory: Path) -> dict[str, Any]:
-    settings = reader.read_json(directory / "config.json").get("quantization")
+def _settings(config: Path) -> dict[str, Any]:
+    settings = reader.read_json(config).get("quantization")
     return settings if isinstance(settings, dict) else {}
 
 

@@ -81,7 +81,11 @@ def _pull_known(reference: str, name: str | None, store: Store, progress: Progre
         raise NotFoundError(f"{reference}: no such file or directory")
     known = catalog.find(reference)
     if known is None:
+        from terazi.registry.variant import known_base
+
         hint = "see `terazi catalog`, or name a source such as hf:org/name"
+        if base := known_base(reference, store):
+            hint = f"`terazi run {reference} --make` quantizes {base[0]} to {base[1]}"
         raise NotFoundError(f"{reference} is neither in the store nor in the catalog", hint=hint)
     target = name or known.name
     failures: list[TeraziError] = []
@@ -178,6 +182,8 @@ def _fetch(remote: Remote, workplace: Path, store: Store, progress: Progress) ->
 
 def _format(files: list[StoredFile], store: Store, offered: Offer) -> str:
     """What the fetched files are, by their content. Raises `FormatError` when they are no model."""
+    from terazi.formats.mlx import is_quantized
+
     weights = [file for file in files if file.role == "weights"]
     for file in weights:
         blob = store.blob(file.digest)
@@ -185,10 +191,14 @@ def _format(files: list[StoredFile], store: Store, offered: Offer) -> str:
         with blob.open("rb") as opened:
             if opened.read(4) == b"GGUF":
                 return "gguf"
-    if any(file.name == "config.json" for file in weights):
-        return "huggingface"
-    if any(file.name.endswith(".onnx") for file in weights):
+    names = {file.name: file for file in weights}
+    if any(name.endswith(".safetensors") for name in names) and "config.json" in names:
+        blob = store.blob(names["config.json"].digest)
+        return "mlx" if blob and is_quantized(blob) else "huggingface"
+    if any(name.endswith(".onnx") for name in names):
         return "onnx"
+    if "config.json" in names:
+        return "huggingface"
     hint = "expected a GGUF or ONNX file, or a directory with config.json"
     raise FormatError(offered.source, "holds no model", hint=hint)
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from terazi.devices import this_machine
 from terazi.dtypes import dtype
 from terazi.search.estimates import representative
+from terazi.search.variants.family import named_precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,9 +62,6 @@ class Subject:
     @staticmethod
     def of(model: Model, name: str, digest: str) -> Subject:
         """Describe an opened model by its headers; ``name`` is what the user calls it."""
-        types: dict[str, int] = {}
-        for tensor in model.tensors.values():
-            types[tensor.type] = types.get(tensor.type, 0) + tensor.size
         return Subject(
             name=model.name,
             path=name,
@@ -74,8 +72,19 @@ class Subject:
             license=model.license,
             variant=model.variant,
             context_length=model.config.context_length,
-            quantized=dtype(max(types, key=lambda kind: types[kind])).quantized,
+            quantized=_quantized(model),
         )
+
+
+def _quantized(model: Model) -> bool:
+    """Whether most of a model's weights have lost precision."""
+    types: dict[str, int] = {}
+    for tensor in model.tensors.values():
+        kind = tensor.packed.name if tensor.packed else tensor.type
+        types[kind] = types.get(kind, 0) + tensor.size
+    main = max(types, key=lambda kind: types[kind])
+    level = dtype(main).precision if model.format == "gguf" else named_precision(main)
+    return level not in ("full", "exact")
 
 
 def document(

@@ -181,7 +181,7 @@ def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
     else:
         return
 
-    def points(x: Callable[[_Values], float]) -> list[Point]:
+    def points(x: Callable[[_Values], float], variants: Sequence[_Values]) -> list[Point]:
         compared = not document["recommendation"]
         return [
             Point(
@@ -198,16 +198,16 @@ def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
         ]
 
     yield chart(
-        points(lambda v: v["size"] / 1e6),
+        points(lambda v: v["size"] / 1e6, variants),
         title="Quality and size",
         x_title="File size, MB (smaller is better)",
         y_title=y_title,
         smaller_x_is_better=True,
     )
-    if all(v["device_speed"] for v in variants):
-        estimated = any(v["device_speed"]["estimated"] for v in variants)
+    if timed := [v for v in variants if v["device_speed"]]:
+        estimated = any(v["device_speed"]["estimated"] for v in timed)
         yield chart(
-            points(lambda v: v["device_speed"]["value"]),
+            points(lambda v: v["device_speed"]["value"], timed),
             title="Quality and speed",
             x_title="Tokens/s, "
             + ("estimated for the device" if estimated else "measured")
@@ -221,7 +221,10 @@ def _charts(document: Mapping[str, Any]) -> Iterator[Chart | None]:
 
 
 def _graphs(variants: Sequence[_Values]) -> _Values | None:
-    """Operators by name: a column for the export before fusion, one for every graph. None without any."""
+    """Count operators by name: in the export before fusion, and in every graph. None without any.
+
+    Where there are several columns, operators that are as many in all of them are left out.
+    """
     made = [v for v in variants if v["operators"]]
     if not made:
         return None
@@ -229,6 +232,7 @@ def _graphs(variants: Sequence[_Values]) -> _Values | None:
     columns = ([("exported", exported)] if exported else []) + [(v["label"], v["operators"]) for v in made]
     names = dict.fromkeys(name for _, operators in columns for name in operators)
     rows = [(name, [operators.get(name, 0) for _, operators in columns]) for name in names]
+    rows = [row for row in rows if len(columns) == 1 or len(set(row[1])) > 1]
     return {
         "titles": [title for title, _ in columns],
         "rows": sorted(rows, key=lambda row: (-max(row[1]), row[0])),

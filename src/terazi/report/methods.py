@@ -102,5 +102,5 @@ def _score(recommendation: Recommendation) -> str:
     return (
         f"The score for {use_case.title.lower()} is {weights.quality / total:.2f} × quality{halving} + "
         f"{weights.speed / total:.2f} × speed (half at {use_case.comfortable_speed:g} tokens/s) + "
-        f"{weights.size / total:.2f} × size (1 − bits per weight / 16)."
+        f"{weights.size / total:.2f} × size (1 − bits per weight / 16). An unknown speed counts as 0."
     )

@@ -21,8 +21,12 @@ def pool(states: np.ndarray, mask: np.ndarray, directory: Path) -> np.ndarray:
     """Pool float32[n, length, d] into unit vectors float32[n, d]; ``mask`` [n, length] is 0 at padding.
 
     ``1_Pooling/config.json`` of the directory chooses the mean (also without that file) or the first token.
-    Raises `UnsupportedError` for what else it may ask for.
+    Raises `UnsupportedError` for what else it may ask for, and for layers after the pooling.
     """
+    if (directory / "2_Dense" / "config.json").is_file():
+        raise UnsupportedError(
+            f"{directory}: has a dense layer after the pooling, which only GGUF files keep"
+        )
     file = directory / "1_Pooling" / "config.json"
     asked = _object(file)
     modes = {name for name, value in asked.items() if name.startswith("pooling_mode_") and value is True}

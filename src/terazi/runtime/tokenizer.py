@@ -37,6 +37,8 @@ class Tokenizer:
             self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the package raises nothing narrower
             raise EngineError(f"{file}: {str(error)[:200]}") from None
+        padding = self._tokenizer.padding or {}
+        self._padding = {key: value for key, value in padding.items() if key.startswith("pad_")}
         self._settings = _object(directory / "tokenizer_config.json")
         self._template = template or _template(directory, self._settings)
         first = self._tokenizer.encode("").ids[:1]
@@ -46,8 +48,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Return token ids; special tokens written in ``text`` stay text."""
-        self._tokenizer.encode_special_tokens = True
-        return self._tokenizer.encode(text, add_special_tokens=add_special).ids
+        return self._whole(special=False).encode(text, add_special_tokens=add_special).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
@@ -78,10 +79,7 @@ class Tokenizer:
     def _encoded(self, texts: Sequence[str], longest: int) -> Any:
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.enable_truncation(longest)
-        padding = self._tokenizer.padding or {}
-        self._tokenizer.enable_padding(
-            **{key: value for key, value in padding.items() if key.startswith("pad_")}
-        )
+        self._tokenizer.enable_padding(**self._padding)
         return self._tokenizer.encode_batch(list(texts))
 
     def prompt(
@@ -92,18 +90,25 @@ class Tokenizer:
         ``values`` are further variables of the template. Raises `UnsupportedError` for messages when there is
         no template.
         """
-        self._tokenizer.encode_special_tokens = False
+        tokenizer = self._whole(special=True)
         if isinstance(prompt, str):
-            return self._tokenizer.encode(prompt).ids
+            return tokenizer.encode(prompt).ids
         if not self._template:
             raise UnsupportedError("this model has no chat template", hint="give a text instead of messages")
         bos = self._word("bos")
         text = render(self._template, prompt, bos=bos, eos=self._word("eos"), values=values)
-        return self._tokenizer.encode(text, add_special_tokens=not (bos and text.startswith(bos))).ids
+        return tokenizer.encode(text, add_special_tokens=not (bos and text.startswith(bos))).ids
 
     def text(self) -> Text:
         """Return what turns the tokens of one answer into text as they come."""
         return Text(self)
+
+    def _whole(self, *, special: bool) -> Any:
+        """Return the tokenizer, cutting and padding nothing, whatever the file says."""
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = not special
+        return self._tokenizer
 
     def _word(self, role: str) -> str:
         word = self._settings.get(f"{role}_token")

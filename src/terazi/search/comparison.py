@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.devices import Budget
@@ -15,8 +17,7 @@ from terazi.search.variants import FORMATS
 from terazi.search.variants.family import Frame, as_found, candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from terazi.devices import Device, UseCase
     from terazi.model import Model
@@ -63,47 +64,57 @@ def compare(
         raise UsageError("a comparison needs two models or more", hint="terazi compare a.gguf b.gguf")
     models = {name: open_model(path) for name, path in paths.items()}
     labels = _labels(models)
-    entries = [_entry(labels[name], model, progress) for name, model in models.items()]
-    _check_kinds(entries)
+    with tempfile.TemporaryDirectory(prefix="terazi-") as temporary:
+        entries = [
+            _entry(labels[name], model, Path(temporary) / f"{number}.gguf", progress)
+            for number, (name, model) in enumerate(models.items())
+        ]
+        _check_kinds(entries)
+        trained = [e.given.config.context_length for e in entries if e.given.config.context_length]
+        context = min([use_case.context, *trained])
+        candidates = list(_candidates(entries, context, use_case, settings, progress))
     first = entries[0]
-    trained = [e.given.config.context_length for e in entries if e.given.config.context_length]
-    context = min([use_case.context, *trained])
-    candidates = []
+    free = replace(use_case, floors=Budget(), task="embed" if first.embeds else "generate")
+    found = recommend(candidates, device, free, Budget(), context=context)
+    rewritten = [entry.label for entry in entries if entry.run is not entry.given]
+    if rewritten:
+        note = f"Run as GGUF in llama.cpp, types kept: {', '.join(rewritten)}."
+        found = replace(found, caveats=(*found.caveats, note))
+    return found, first.given
+
+
+def _candidates(
+    entries: Sequence[_Entry], context: int, use_case: UseCase, settings: Settings, progress: Progress
+) -> Iterator[Candidate]:
+    first = entries[0]
     for number, entry in enumerate(entries):
         progress("models", number, len(entries), unit="models")
-        plain = _plain(entry, first, context, source=number == 0)
+        frame = _frame(entry, first, context)
+        family = FORMATS[entry.run.format]
+        plain = candidate(
+            family, entry.label, entry.contents, frame, source=entry is first, path=entry.given.path
+        )
         try:
             found = _measured(plain, entry, first, use_case, settings, progress)
-            family = FORMATS[plain.format]
-            candidates.append(as_found(found, family, entry.contents, _frame(entry, first, context)))
+            yield as_found(found, family, entry.contents, frame)
         except (EngineError, MissingExtraError, UnsupportedError) as error:
-            if number == 0:
+            if entry is first:
                 raise
-            candidates.append(replace(plain, failure=error.message))
+            yield replace(plain, failure=error.message)
     progress("models", len(entries), len(entries), unit="models")
-    free = replace(use_case, floors=Budget(), task="embed" if first.embeds else use_case.task)
-    return recommend(candidates, device, free, Budget(), context=context), first.given
 
 
-def _entry(label: str, model: Model, progress: Progress) -> _Entry:
-    run = model if model.format in FORMATS else _as_gguf(model, progress)
+def _entry(label: str, model: Model, gguf: Path, progress: Progress) -> _Entry:
+    """Look at a model; what no engine here compares is written as GGUF, its types kept."""
+    run = model
+    if model.format not in FORMATS:
+        from terazi.convert.gguf import convert
+
+        run = open_model(convert(model, gguf, progress=progress).path)
     return _Entry(label, model, run, FORMATS[run.format].contents(run))
 
 
-def _as_gguf(model: Model, progress: Progress) -> Model:
-    """Write a checkpoint that no engine here reads as GGUF, its types kept, unless that was done before."""
-    from terazi.convert.gguf import convert
-    from terazi.model import Artifact
-    from terazi.search.workspace import Workspace
-
-    digest = Artifact.of_files(model.files, format=model.format).digest
-    path = Workspace(digest, {}).file(model.name, digest)
-    if not path.exists():
-        convert(model, path, progress=progress)
-    return open_model(path)
-
-
-def _check_kinds(entries: list[_Entry]) -> None:
+def _check_kinds(entries: Sequence[_Entry]) -> None:
     first = entries[0]
     for entry in entries:
         if entry.embeds != first.embeds:
@@ -116,20 +127,8 @@ def _check_kinds(entries: list[_Entry]) -> None:
 
 def _frame(entry: _Entry, first: _Entry, context: int) -> Frame:
     """Weights are counted in the reference where that tells: packed graphs do not say how many they have."""
-    counted = first.run if first.run.format == "gguf" else entry.run
+    counted = entry.run if first.run.format == "onnx" else first.run
     return Frame(config=entry.run.config, parameters=counted.parameters, context=context)
-
-
-def _plain(entry: _Entry, first: _Entry, context: int, *, source: bool) -> Candidate:
-    return candidate(
-        FORMATS[entry.run.format],
-        entry.label,
-        entry.contents,
-        _frame(entry, first, context),
-        source=source,
-        path=entry.given.path,
-        notes=("Run as GGUF in llama.cpp, its types kept.",) if entry.run is not entry.given else (),
-    )
 
 
 def _measured(

@@ -119,7 +119,6 @@ def _caveats(
         notes.append(
             f"* {', '.join(unlike)} ran in MLX's processor build, because there is no Metal on this machine: "
             f"quality and size hold, but speed, time and memory measured here say nothing of {device.title}."
-            + ("" if any(c.token_bytes for c in candidates) else " To the score their speed is unknown (0).")
         )
     if device.power is not None and (best is None or best.energy is not None):
         notes.append(f"Energy is an estimate from an assumed {device.power.watts:g} W.")

@@ -121,7 +121,7 @@ def _formats(source: Model, device: Device, thorough: bool) -> tuple[list[str], 
     """Choose the formats that nobody named, and say why any is left out that could have been of use."""
     if not thorough and source.variant != "embedding" and "gguf" in device.formats:
         return ["gguf"], []
-    obstacles = {format: family.obstacle(source, device) for format, family in FORMATS.items()}
+    obstacles = {format: _reason(family, source, device) for format, family in FORMATS.items()}
     chosen = [format for format, obstacle in obstacles.items() if obstacle is None]
     notes = [
         f"{FORMATS[format].title} variants were left out: {obstacle}."
@@ -129,6 +129,14 @@ def _formats(source: Model, device: Device, thorough: bool) -> tuple[list[str], 
         if obstacle is not None
     ]
     return chosen, notes
+
+
+def _reason(family: Family, source: Model, device: Device) -> str | None:
+    """Say why a format should be left out unless it is asked for; None where it should not."""
+    obstacle = family.obstacle(source, device)
+    if obstacle is None and family.format not in device.formats:
+        return f"{family.engine} would run on the processor here; --formats {family.format} tries it"
+    return obstacle
 
 
 def _family(format: str) -> Family:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "Loading", "plan_loading"]
 
 _ROLES = ("adapter", "projector", "draft")
-# Bytes of a cached number: llama.cpp's F16; float32; float32 twice, since mlx-lm keeps ended conversations.
-_CACHED = {"gguf": 2, "onnx": 4, "mlx": 8}
+# Format -> copies of the weights, bytes of a cached number, bytes of the engine's code; as measured.
+# onnxruntime keeps a repacked copy beside the file's; mlx-lm remembers as many conversations as it has.
+_MEMORY = {"gguf": (1, 2, 0), "onnx": (2, 4, 60_000_000), "mlx": (1, 8, 130_000_000)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +46,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The fields of the server's `ServerOptions` but ``key``, and the bytes it will need (estimated)."""
+    """The fields of the server's `ServerOptions` but ``key``, and the bytes it will need (estimated).
+
+    ``tools`` is False when llama.cpp would leave tools out without a word, the template having no place.
+    """
 
     options: dict[str, Any]
     need: int
+    tools: bool = True
 
 
 def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, context: int) -> Loading:
@@ -59,7 +64,6 @@ def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, co
     is not served, and for a model that cannot do what is asked for.
     """
     from terazi.formats import open_model
-    from terazi.model.memory import memory_needed
 
     if entry.manifest.format not in SERVERS:
         raise UnsupportedError(
@@ -87,13 +91,12 @@ def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, co
     models = [model, *_draft_models(model, str(own.get("draft", "")))]
     parallel = limits.parallel
     while True:
-        cached = {"value_bytes": _CACHED[model.format]}
-        need = extra + sum(
-            memory_needed(m.nbytes, m.config, tokens * parallel, **cached).total for m in models
-        )
+        need = extra + sum(_memory(each, tokens * parallel) for each in models)
         if need <= limits.memory or parallel == 1:
             break
         parallel //= 2
+    template = settings.get("template", "")
+    shown = template or (model.tokenizer.chat_template if model.tokenizer else None) or ""
     return Loading(
         {
             "model": str(path),
@@ -102,11 +105,19 @@ def plan_loading(store: Store, entry: Entry, limits: Limits, embedding: bool, co
             "parallel": parallel,
             "threads": limits.threads,
             "embedding": embedding or model.variant == "embedding",
-            "template": _template(settings.get("template", "")),
+            "template": _template(template),
             **own,
         },
         need,
+        tools=model.format != "gguf" or "tools" in shown,
     )
+
+
+def _memory(model: Model, tokens: int) -> int:
+    from terazi.model.memory import memory_needed
+
+    copies, cached, code = _MEMORY[model.format]
+    return memory_needed(model.nbytes * copies, model.config, tokens, value_bytes=cached).total + code
 
 
 def _for_llama_cpp(model: Model, files: dict[str, list[str]]) -> dict[str, Any]:

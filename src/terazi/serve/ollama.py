@@ -20,10 +20,11 @@ from terazi.errors import EngineError, TeraziError
 from terazi.serve.errors import RequestError, status_of
 from terazi.serve.http import Answer, Head, client_of, read_json
 from terazi.serve.metrics import Watch
-from terazi.serve.prepare import fill_in, sampling
+from terazi.serve.prepare import check_tools, fill_in, sampling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from starlette.requests import Request
 
@@ -259,7 +260,7 @@ def _answer(gateway: Gateway, request: Request, ask: _Ask) -> Answer:
     async def produce() -> AsyncGenerator[Head | bytes]:
         client = client_of(request)
         use = gateway.pool.use(ask.entry, client=client, context=ask.context, keep_alive=ask.keep_alive)
-        async with use as loaded, loaded.engine.ask(ask.path, ask.body) as response:
+        async with use as loaded, _engine_answer(loaded, ask) as response:
             if response.status != 200:
                 yield Head(response.status, "application/json")
                 yield json_line({"error": await _engine_message(response)})
@@ -275,6 +276,11 @@ def _answer(gateway: Gateway, request: Request, ask: _Ask) -> Answer:
             yield json_line(_stamped(ask, end if ask.stream else whole.joined(end)))
 
     return Answer(produce(), explain=error_body, late=error_body, ended=watch.end)
+
+
+def _engine_answer(loaded: Loaded, ask: _Ask) -> AbstractAsyncContextManager[Reply]:
+    check_tools(ask.body, loaded)
+    return loaded.engine.ask(ask.path, ask.body)
 
 
 def _stamped(ask: _Ask, fields: dict[str, Any]) -> dict[str, Any]:

@@ -84,8 +84,17 @@ def _listed(store: Store, entry: Entry) -> dict[str, Any]:
         "modified_at": datetime.fromtimestamp(entry.added, UTC).isoformat(),
         "size": entry.manifest.size,
         "digest": entry.digest,
-        "details": _facts(str(store.resolve(entry.name)))["details"],
+        "details": _details(store, entry),
     }
+
+
+def _details(store: Store, entry: Entry) -> dict[str, Any]:
+    """What the header says, or only the format: one that cannot be read must not hide the others."""
+    try:
+        return _facts(str(store.resolve(entry.name)))["details"]
+    except TeraziError:
+        unknown = {"parent_model": "", "family": "unknown", "families": [], "parameter_size": ""}
+        return unknown | {"format": entry.manifest.format, "quantization_level": "unknown"}
 
 
 @lru_cache(maxsize=256)

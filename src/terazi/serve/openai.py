@@ -12,7 +12,7 @@ from terazi.errors import NotFoundError, TeraziError
 from terazi.serve.errors import status_of
 from terazi.serve.http import Answer, Head, client_of, read_json
 from terazi.serve.metrics import Watch
-from terazi.serve.prepare import fill_in
+from terazi.serve.prepare import check_tools, fill_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -85,6 +85,7 @@ def _answer(gateway: Gateway, request: Request, entry: Entry, body: dict[str, An
         filled["model"] = entry.name
         tail = b""
         async with gateway.pool.use(entry, client=client_of(request), embedding=_PROXIED[path]) as loaded:
+            check_tools(filled, loaded)
             async with loaded.engine.ask(path, filled) as response:
                 yield Head(response.status, response.content_type)
                 async for chunk in response.pieces():
@@ -105,12 +106,7 @@ def _answer(gateway: Gateway, request: Request, entry: Entry, body: dict[str, An
 def _numbers(tail: bytes, *, streamed: bool) -> tuple[Any, Any]:
     """Find timings and usage in the end of an answer."""
     if not streamed:
-        start = tail.rfind(b'"timings":')
-        try:
-            found, _ = json.JSONDecoder().raw_decode(tail[start + 10 :].decode()) if start >= 0 else (None, 0)
-        except ValueError:
-            return None, None
-        return found, None
+        return _last_value(tail, b'"timings":'), _last_value(tail, b'"usage":')
     for line in reversed(tail.split(b"\n")):
         if line.startswith(b"data: {"):
             try:
@@ -119,6 +115,14 @@ def _numbers(tail: bytes, *, streamed: bool) -> tuple[Any, Any]:
                 return None, None
             return last.get("timings"), last.get("usage")
     return None, None
+
+
+def _last_value(tail: bytes, key: bytes) -> Any:
+    _, found, rest = tail.rpartition(key)
+    try:
+        return json.JSONDecoder().raw_decode(rest.decode())[0] if found else None
+    except ValueError:
+        return None
 
 
 def _described(entry: Entry) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Loaded:
     embedding: bool
     load_seconds: float
     keep_alive: float
+    tools: bool
     claims: int = 0
     used: float = field(default_factory=time.monotonic)
     ready: float = field(default_factory=time.monotonic)
@@ -170,7 +171,7 @@ class Pool:
         self.metrics.load_seconds.labels(entry.name).observe(seconds)
         keep_alive = self.limits.keep_alive
         queue = FairQueue(engine.options.parallel, self.limits.longest_queue)
-        return Loaded(entry, engine, queue, need, embedding, seconds, keep_alive)
+        return Loaded(entry, engine, queue, need, embedding, seconds, keep_alive, plan.tools)
 
     async def _make_room(self, need: int) -> None:
         """Unload idle models, the least recently used first, until ``need`` bytes fit."""

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from terazi.registry import Manifest
+    from terazi.serve.pool import Loaded
 
-__all__ = ["OPTIONS", "fill_in", "sampling"]
+__all__ = ["OPTIONS", "check_tools", "fill_in", "sampling"]
 
 # Ollama's option or Modelfile PARAMETER -> llama.cpp's field. What only concerns loading is not here.
 OPTIONS = {
@@ -71,6 +72,15 @@ def fill_in(body: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
         before += [*systems, *settings["messages"]]
     filled["messages"] = before + messages
     return filled
+
+
+def check_tools(body: dict[str, Any], loaded: Loaded) -> None:
+    """Raise `RequestError` for tools that the model would never hear of."""
+    if body.get("tools") and body.get("tool_choice") != "none" and not loaded.tools:
+        raise RequestError(
+            f"{loaded.entry.name} does not support tools: its chat template has no place for them "
+            "(a Modelfile can give it another TEMPLATE)"
+        )
 
 
 def _check_parts(content: Any, sees: bool) -> None:

@@ -1,13 +1,16 @@
 """Packed integers of other quantizers, decoded as those quantizers' own definitions say."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from terazi.errors import FormatError, UnsupportedError
+from terazi.errors import FormatError, TeraziError, UnsupportedError
 from terazi.formats import open_model
 
 ROWS, COLUMNS, GROUP = 64, 96, 32
@@ -374,3 +377,39 @@ def test_hqq_s_own_file_is_a_pickle(tmp_path):
     (tmp_path / "qmodel.pt").write_bytes(pickle.dumps({"W_q": [1]}))
     with pytest.raises(UnsupportedError, match=r"qmodel\.pt: a pickle"):
         open_model(tmp_path)
+
+
+KINDS = st.sampled_from([np.uint8, np.int8, np.int32, np.int64, np.float16, np.float32])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_part_may_be_anything(data, checkpoint):
+    """Another shape, another type, any bytes, or nothing: one error, or weights of the stated shape."""
+    source = data.draw(st.sampled_from(["nf4-nested", "int8", "hqq", "hqq-layers", "modelopt"]))
+    config = json.loads((GOLDEN / source / "config.json").read_text())
+    kind = "pt" if source in ("nf4-nested", "modelopt") else "np"
+    tensors = torch_tensors(source) if kind == "pt" else golden(source)
+    name = data.draw(st.sampled_from(sorted(tensors)))
+    if data.draw(st.booleans()):
+        del tensors[name]
+    else:
+        shape = data.draw(st.lists(st.integers(1, 40), max_size=3))
+        odd = np.random.default_rng(0).integers(0, 256, shape).astype(data.draw(KINDS))
+        tensors[name] = odd if kind == "np" else as_torch(odd)
+    with contextlib.suppress(TeraziError), np.errstate(all="ignore"):
+        model = open_model(checkpoint(tensors, config["quantization_config"]))
+        for tensor in model.tensors.values():
+            assert tensor.encoded().shape == (tensor.row_count, tensor.row_bytes)
+
+
+def torch_tensors(source):
+    from safetensors.torch import load_file
+
+    return load_file(GOLDEN / source / "model.safetensors")
+
+
+def as_torch(array):
+    import torch
+
+    return torch.from_numpy(array)

@@ -74,7 +74,8 @@ def read(path: Path | str) -> Model:
     weights, tensors = read_weights(directory, packed=quantization is not None)
     if quantization is not None:
         tensors = quantized.unpack(tensors, quantization, directory)
-    companions = tuple(directory / name for name in COMPANIONS if (directory / name).is_file())
+    companions = (*(directory / name for name in COMPANIONS), *sorted(directory.glob("rwkv_vocab_*.txt")))
+    companions = tuple(file for file in companions if file.is_file())
     config = read_config(directory, metadata)
     template = chat_template(directory)
     return Model(

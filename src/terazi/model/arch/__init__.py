@@ -43,6 +43,7 @@ _MODULES = (
     "qwen",
     "qwen35",
     "qwen_vl",
+    "rwkv",
     "stablelm",
     "starcoder2",
 )

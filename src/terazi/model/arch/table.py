@@ -60,10 +60,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class To:
-    """A tensor's GGUF name (``{}`` is the layer) and, where its weights differ, how they are made."""
+    """A tensor's GGUF name (``{}`` is the layer) and, where its weights differ, how they are made.
+
+    ``place`` orders sources that share a name and whose own names have no number for it.
+    """
 
     name: str
     change: Change
+    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,9 @@ class Architecture:
 
     ``parameters`` maps the short GGUF key (``attention.head_count``) to its reader. ``tensors`` maps the
     Hugging Face name, without wrapper prefixes such as ``model.`` and without ``.weight``/``.bias``, each
-    number written ``{}``, to one GGUF name or several. ``None`` means that llama.cpp does without it. When
-    several sources share a GGUF name (experts), they are stacked along a new first axis.
+    number written ``{}`` (or only the first, where a number tells names apart), to one GGUF name or several.
+    ``None`` means that llama.cpp does without it. When several sources share a GGUF name (experts), they are
+    stacked along a new first axis.
 
     ``extra`` makes tensors that the checkpoint lacks from the configuration, ``full_precision`` are GGUF
     names that must be F32, ``ignored`` are prefixes of heads that llama.cpp does not use, ``tokenizer`` adds

@@ -8,6 +8,7 @@ and writes on for a client that has left.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,7 @@ def _pieces(context: Any, responses: Iterator[Any]) -> Generator[Piece]:
 
 
 def _start(options: ServerOptions) -> Server:
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - transformers would import it for nothing
     try:
         if options.embedding:
             from terazi.runtime.mlx.encoder import Encoder

@@ -80,7 +80,8 @@ class Pane {
     };
   }
   async report(timings, wait) {
-    const parts = [`${timings.predicted_per_second.toFixed(1)} tokens/s`, `first after ${(wait / 1000).toFixed(2)} s`, `${timings.predicted_n} tokens`];
+    const speed = (timings.predicted_n * 1000) / timings.predicted_ms;
+    const parts = [`${speed.toFixed(1)} tokens/s`, `first after ${(wait / 1000).toFixed(2)} s`, `${timings.predicted_n} tokens`];
     const loaded = await ask("/api/ps").then((response) => response.json()).catch(() => ({}));
     const digest = models.find((model) => model.name === this.select.value)?.digest;
     const mine = loaded.models?.find((model) => model.digest === digest);
