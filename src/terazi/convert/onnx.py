@@ -71,7 +71,7 @@ def convert(
 ) -> Artifact:
     """Export a checkpoint into the directory ``output`` (model.onnx and tokenizer files).
 
-    GGUF and MLX models and quantized checkpoints are decoded on the way; an ONNX model is checked and optimized.
+    GGUF, MLX and quantized checkpoints are decoded on the way; an ONNX model is checked and optimized.
     ``fuse`` merges normalisation, activation and bias operators, which leaves matrices free to be quantized.
     ``type`` is F32, or for decoders also F16, INT8 or INT4 as onnxruntime-genai's builder makes them;
     ``opset`` is not the builder's to choose. Raises `MissingExtraError` without torch, transformers or
