@@ -251,3 +251,26 @@ def test_checkpoints_quantized_by_others(source, tmp_path, byte_level, convert, 
     # HQQ and LLM.int8() round to 16 bits in other places than Terazi.
     assert np.abs(logits - expected).max() < (5e-3 if source in ("hqq", "int8") else 2e-4) * expected.std()
     assert values
+
+
+@pytest.fixture
+def packed(tmp_path, byte_level):
+    """Copy a checkpoint that bitsandbytes quantized, with a tokenizer."""
+    shutil.copytree(GOLDEN / "nf4-nested", tmp_path / "nf4", ignore=shutil.ignore_patterns("expected*"))
+    (tmp_path / "nf4" / "tokenizer.json").write_text(byte_level, "utf-8")
+    return tmp_path / "nf4"
+
+
+def test_a_quantized_checkpoint_becomes_a_plain_one(packed, tmp_path):
+    terazi.convert(packed, to="safetensors", output=tmp_path / "plain")
+    assert "quantization_config" not in json.loads((tmp_path / "plain" / "config.json").read_text())
+    made, source = open_model(tmp_path / "plain").tensors, open_model(packed).tensors
+    assert made.keys() == source.keys()
+    assert all(np.array_equal(made[name].rows(), source[name].rows()) for name in made)
+
+
+@pytest.mark.slow
+def test_a_quantized_checkpoint_becomes_onnx(packed, tmp_path):
+    pytest.importorskip("onnxruntime_genai")
+    artifact = terazi.convert(packed, to="onnx", output=tmp_path / "onnx")
+    assert artifact.label == "F32"

@@ -71,7 +71,7 @@ def convert(
 ) -> Artifact:
     """Export a checkpoint into the directory ``output`` (model.onnx and tokenizer files).
 
-    GGUF and MLX models are decoded into a checkpoint on the way; an ONNX model is checked and optimized.
+    GGUF, MLX and quantized checkpoints are decoded on the way; an ONNX model is checked and optimized.
     ``fuse`` merges normalisation, activation and bias operators, which leaves matrices free to be quantized.
     ``type`` is F32, or for decoders also F16, INT8 or INT4 as onnxruntime-genai's builder makes them;
     ``opset`` is not the builder's to choose. Raises `MissingExtraError` without torch, transformers or
@@ -81,7 +81,7 @@ def convert(
     if model.format == "onnx":
         check_space(Path(output).parent, model.nbytes, estimated=True)
         return _optimize(model, Path(output), type, fuse=fuse, force=force)
-    if model.format != "huggingface":
+    if model.format != "huggingface" or "quantization_config" in model.metadata:
         with _decoded(model) as checkpoint:
             return convert(checkpoint, output, type=type, opset=opset, fuse=fuse, force=force)
     type = (type or "F32").upper()

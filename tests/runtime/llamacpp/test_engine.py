@@ -193,6 +193,12 @@ class TestEmbedding:
         assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
 
 
+    def test_a_context_of_few_tokens(self, smollm2):
+        """Shorter than the number of texts that a longer context takes at once."""
+        with open_engine(smollm2, context=16, threads=1, embedding=True) as engine:
+            assert engine.embed(["A cat", "A dog"]).shape == (2, 576)
+
+
 class TestMeasuring:
     def test_memory_and_load_time(self, engine, smollm2):
         size = smollm2.stat().st_size

@@ -88,7 +88,7 @@ class Session:
         parameters.n_threads = parameters.n_threads_batch = threads
         parameters.embeddings = embedding
         if embedding:
-            parameters.n_seq_max = _EMBEDDING_SEQUENCES
+            parameters.n_seq_max = min(_EMBEDDING_SEQUENCES, self._batch_size)
             parameters.kv_unified = True
             parameters.pooling_type = pooling
         if self._observe is not None:
