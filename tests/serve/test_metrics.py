@@ -1,7 +1,8 @@
-"""The dashboard asks for metrics that exist."""
+"""Metrics: the dashboard asks for those that exist, and they tell what an engine does."""
 
 import json
 import re
+import urllib.request
 from pathlib import Path
 
 from terazi.serve.metrics import Metrics
@@ -25,3 +26,18 @@ def test_the_dashboard_asks_for_what_there_is():
 
 def _names(expression):
     return re.findall(r"terazi_\w+", expression)
+
+
+def test_the_cache_and_the_batch_while_a_model_writes(server):
+    body = {
+        "model": "smollm2:135m", "messages": [{"role": "user", "content": "Count."}], "max_tokens": 48,
+        "stream": True, "ignore_eos": True,
+    }  # fmt: skip
+    request = urllib.request.Request(f"{server.url}/v1/chat/completions", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        answer.readline()
+        assert server.metric("terazi_batch", model="smollm2:135m") == 1
+        answer.read()
+    assert server.metric("terazi_batch", model="smollm2:135m") == 0
+    assert server.metric("terazi_kv_cache_tokens", model="smollm2:135m") > 48
+    assert server.metric("terazi_kv_cache_size_tokens", model="smollm2:135m") == 2 * 512

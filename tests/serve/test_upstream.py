@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terazi.serve.upstream import BrokenReplyError, post
+from terazi.serve.upstream import BrokenReplyError, ask
 
 BODY = b'data: {"a": 1}\n\ndata: \xc3\xa9\r\nlast'
 
@@ -35,7 +35,7 @@ def exchange(answer, cuts=(), read="body"):
         async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             try:
-                async with post("127.0.0.1", port, "/x", "key", {"é": 1}) as reply:
+                async with ask("127.0.0.1", port, "/x", "key", {"é": 1}) as reply:
                     read_as = (
                         [line async for line in reply.lines()] if read == "lines" else await reply.body()
                     )
@@ -93,7 +93,7 @@ def test_an_early_end_is_noticed(broken):
 
 def test_nobody_listens():
     async def run():
-        async with post("127.0.0.1", 9, "/", "key", {}):
+        async with ask("127.0.0.1", 9, "/", "key", {}):
             pass
 
     with pytest.raises(ConnectionError):

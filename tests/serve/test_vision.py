@@ -9,11 +9,12 @@ import ollama
 import openai
 import pytest
 
-from terazi.formats import gguf
+from terazi.errors import UnsupportedError
+from terazi.formats import gguf, open_model
 from terazi.model import Tensor
 from terazi.registry import Store
 from terazi.serve.create import create
-from terazi.serve.modelfile import parse
+from terazi.serve.modelfile import Modelfile, parse
 
 MODEL = "smollm2:135m"
 SIDE, PATCH = 56, 14
@@ -100,6 +101,33 @@ def png(seed):
         for kind, data in chunks
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_a_damaged_projector_harms_nobody_else(openai_client, server, home, tmp_path):
+    """llama.cpp trusts a projector's tensors: without its second layer this one ends the engine."""
+    whole = open_model(write_projector(tmp_path / "whole.gguf", hidden=576))
+    kept = [tensor for name, tensor in whole.tensors.items() if not name.startswith("mm.2")]
+    damaged = gguf.write(tmp_path / "damaged.gguf", whole.metadata, kept)
+    create(parse(f"FROM {MODEL}\nFROM {damaged}"), "damaged", store=Store(home))
+    ask = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    with pytest.raises(openai.APIStatusError, match="damaged:latest does not load") as refused:
+        openai_client.chat.completions.create(model="damaged", **ask)
+    assert refused.value.status_code == 503
+    assert openai_client.chat.completions.create(model=MODEL, **ask).choices
+    Store(home).remove("damaged")
+
+
+def test_an_uploaded_projector_is_known_by_its_content(smollm2, tmp_path):
+    store = Store(tmp_path / "store")
+    projector = write_projector(tmp_path / "p.gguf", hidden=576)
+    files = {"model.gguf": store.put(smollm2), "eyes.gguf": store.put(projector)}
+    entry = create(Modelfile(files=files), "seeing", store=store, local_files=False)
+    assert [(file.name, file.role) for file in entry.manifest.files] == [
+        ("model.gguf", "weights"),
+        ("eyes.gguf", "projector"),
+    ]
+    with pytest.raises(UnsupportedError, match="no weights"):
+        create(Modelfile(files={"eyes.gguf": files["eyes.gguf"]}), "blind", store=store, local_files=False)
 
 
 def address_of(picture):

@@ -116,6 +116,8 @@ def _from_blobs(files: Mapping[str, str], store: Store) -> Manifest:
         stored.append(
             StoredFile(check_file_name(Path(name).name, "files"), digest, blob.stat().st_size, role)
         )
+    if all(file.role == "projector" for file in stored):
+        raise UnsupportedError("these files have no weights of a language model")
     return Manifest(format="gguf", files=tuple(stored))
 
 

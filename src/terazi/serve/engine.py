@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from terazi.errors import EngineError
+from terazi.serve import upstream
 from terazi.serve.tracing import step
-from terazi.serve.upstream import post
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SERVERS", "Engine"]
 
 _START = 600.0  # seconds that loading may take
+_GLANCE = 1.0  # seconds that an engine has to tell what it is doing
 
 # Format -> module of the server that runs it, with the `ServerOptions` that it takes.
 SERVERS: dict[str, str] = {
@@ -121,7 +122,7 @@ class Engine:
         """
         try:
             with step("engine"):
-                async with post(*self.address, path, self.options.key, body) as reply:
+                async with upstream.ask(*self.address, path, self.options.key, body) as reply:
                     yield reply
         except ConnectionError as error:
             with contextlib.suppress(TimeoutError):
@@ -132,6 +133,17 @@ class Engine:
                     f"{self.options.alias}: the engine broke the connection ({reason})"
                 ) from None
             raise EngineError(f"{self.options.alias}: {self.death}") from None
+
+    async def slots(self) -> list[dict[str, Any]]:
+        """Return llama.cpp's places for answers as they are now; none where the engine does not tell soon."""
+        try:
+            async with (
+                asyncio.timeout(_GLANCE),
+                upstream.ask(*self.address, "/slots", self.options.key) as reply,
+            ):
+                return json.loads(await reply.body()) if reply.status == 200 else []
+        except (OSError, TimeoutError, ValueError):
+            return []
 
     async def close(self) -> None:
         """End the process; closing twice is harmless."""

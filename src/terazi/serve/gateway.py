@@ -84,7 +84,7 @@ def application(gateway: Gateway) -> ASGIApp:
         return JSONResponse({"status": state}, 503 if gateway.draining else 200)
 
     async def metrics(request: Request) -> Response:
-        return Response(gateway.metrics.expose(gateway.pool), media_type="text/plain; version=0.0.4")
+        return Response(await gateway.metrics.expose(gateway.pool), media_type="text/plain; version=0.0.4")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -149,7 +149,7 @@ class _Guard:
         return None
 
     def _traced(self, scope: Scope, headers: dict[str, str]) -> contextlib.AbstractContextManager[object]:
-        if self.gateway.tracer is None:
+        if self.gateway.tracer is None or not scope["path"].startswith(("/v1/", "/api/")):
             return contextlib.nullcontext()
         return self.gateway.tracer.request(scope["method"], scope["path"], headers)
 

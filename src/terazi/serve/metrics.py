@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -52,19 +53,33 @@ class Metrics:
         self.memory = Gauge(
             "terazi_engine_memory_bytes", "Resident memory of the engine", per_model, registry=registry
         )
+        self.batch = Gauge("terazi_batch", "Answers computed together now", per_model, registry=registry)
+        self.cached = Gauge("terazi_kv_cache_tokens", "Tokens in the KV cache", per_model, registry=registry)
+        self.cache = Gauge(
+            "terazi_kv_cache_size_tokens", "Tokens that the KV cache holds", per_model, registry=registry
+        )
+        self._gauges = (
+            self.active, self.waiting, self.places, self.memory, self.batch, self.cached, self.cache,
+        )  # fmt: skip
 
-    def expose(self, pool: Pool) -> bytes:
+    async def expose(self, pool: Pool) -> bytes:
         """Return all of it as text, with the gauges as they are now."""
         from prometheus_client import generate_latest
 
-        for gauge in (self.active, self.waiting, self.places, self.memory):
+        models = pool.loaded
+        slots = await asyncio.gather(*(loaded.engine.slots() for loaded in models))
+        for gauge in self._gauges:
             gauge.clear()
-        for loaded in pool.loaded:
+        for loaded, places in zip(models, slots, strict=True):
             name = loaded.entry.name
             self.active.labels(name).inc(loaded.queue.active)
             self.waiting.labels(name).inc(loaded.queue.waiting)
             self.places.labels(name).inc(loaded.queue.places)
             self.memory.labels(name).inc(loaded.engine.memory)
+            if places:
+                self.batch.labels(name).inc(sum(place.get("is_processing", False) for place in places))
+                self.cached.labels(name).inc(sum(place.get("n_prompt_tokens", 0) for place in places))
+                self.cache.labels(name).inc(sum(place.get("n_ctx", 0) for place in places))
         return generate_latest(self.registry)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["BrokenReplyError", "Reply", "post"]
+__all__ = ["BrokenReplyError", "Reply", "ask"]
 
 _LINE = 1 << 16  # longest header line
 _TOGETHER = 1 << 16  # bytes read at once
@@ -71,13 +71,17 @@ class Reply:
 
 
 @asynccontextmanager
-async def post(host: str, port: int, path: str, key: str, body: Any) -> AsyncIterator[Reply]:
-    """Send JSON and yield the reply; leaving the block closes the connection. Raises `ConnectionError`."""
+async def ask(host: str, port: int, path: str, key: str, body: Any = None) -> AsyncIterator[Reply]:
+    """POST JSON, or GET without a body, and yield the reply; leaving the block closes the connection.
+
+    Raises `ConnectionError`.
+    """
     reader, writer = await asyncio.open_connection(host, port, limit=_LINE)
     try:
-        data = json.dumps(body).encode()
+        data = b"" if body is None else json.dumps(body).encode()
+        method = "GET" if body is None else "POST"
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
         )
         writer.write(head.encode() + data)

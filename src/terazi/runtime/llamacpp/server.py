@@ -48,7 +48,7 @@ def _start(options: ServerOptions) -> Any:
     params.cpuparams.poll = 0  # spinning threads starve whatever else runs here
     params.cpuparams_batch.poll = 0
     params.ui = False
-    params.endpoint_slots = False
+    params.endpoint_slots = True  # numbers only, for whoever has the key
     params.n_gpu_layers = options.gpu_layers
     # Fitting loads a model's outline first, a third of a small one's loading time.
     params.fit_params = any(device.kind == "gpu" for device in look())
