@@ -479,9 +479,16 @@ def with_eye(name, eye, text, **others):
     return getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
 
 
-@pytest.mark.parametrize("family", ["gemma3", "mistral3", "qwen2vl", "qwen2.5vl", "qwen3vl", "smolvlm"])
+@pytest.mark.parametrize(
+    "family", ["gemma3", "mistral3", "qwen2vl", "qwen2.5vl", "qwen3vl", "smolvlm", "lfm2vl"]
+)
 def test_the_text_part_of_a_multimodal_model(family, save, convert, llama_cpp):
-    if family == "smolvlm":
+    if family == "lfm2vl":
+        text = {"model_type": "lfm2"} | DECODERS["lfm2"][1]
+        model = with_eye(
+            "Lfm2Vl", TINY_EYE | {"model_type": "siglip2_vision_model"}, text, image_token_id=319
+        )
+    elif family == "smolvlm":
         text = {"model_type": "llama", "head_dim": 16}
         model = with_eye("SmolVLM", TINY_EYE, text, image_token_id=319)
     elif family.startswith("qwen"):

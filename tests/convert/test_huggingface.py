@@ -92,8 +92,28 @@ def test_there_and_back(family, save, convert, tmp_path):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
+ENCODERS = ["bert", "modern-bert", "nomic-bert", "jina-bert-v3", "eurobert"]
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow) for f in ENCODERS])
+def test_encoders_there_and_back(family, save, convert, tmp_path):
+    model = FAMILIES.build_encoder(*FAMILIES.ENCODERS[family])
+    path = convert(save(model))
+    huggingface.convert(open_model(path), tmp_path / "back")
+    again, loading = transformers.AutoModel.from_pretrained(
+        tmp_path / "back", attn_implementation="eager", output_loading_info=True
+    )
+    assert not [name for name in loading["missing_keys"] if "pooler" not in name]
+    assert not loading["unexpected_keys"]
+    tokens = torch.tensor(np.maximum(FAMILIES.TOKENS, 3)[None])
+    with torch.no_grad():
+        expected, states = model(tokens).last_hidden_state, again.eval()(tokens).last_hidden_state
+    assert (states - expected).abs().max() < 1e-5 * expected.std()
+
+
 def test_every_way_back_is_tested():
-    tested = {FAMILIES.DECODERS[family][0] for family in ROUND_TRIPS} | {"Bert"}
+    tested = {FAMILIES.DECODERS[family][0] for family in ROUND_TRIPS}
+    tested |= {FAMILIES.ENCODERS[family][0] for family in ENCODERS}
     for table in architectures():
         if table.back:
             assert any(table.classes[0].startswith(name) for name in tested), table.classes[0]

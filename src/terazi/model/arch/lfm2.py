@@ -72,7 +72,7 @@ MIXTURE = {
 ARCHITECTURES = (
     Architecture(
         name="lfm2",
-        classes=("Lfm2ForCausalLM",),
+        classes=("Lfm2ForCausalLM", "Lfm2VlForConditionalGeneration"),
         parameters=HYBRID | {"feed_forward_length": _feed_forward},
         tensors=LAYERS,
         expects={"conv_bias": (False,)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from terazi.model.arch.bert import ENCODER
 from terazi.model.arch.decoder import PARAMETERS, TENSORS
 from terazi.model.arch.rope import rope_value
-from terazi.model.arch.table import Architecture, Settings, constant, integer, real, text
+from terazi.model.arch.table import Architecture, Back, Settings, constant, integer, real, text
 
 __all__ = ["ARCHITECTURES"]
 
@@ -23,6 +23,7 @@ ARCHITECTURES = (
     Architecture(
         name="modern-bert",
         classes=("ModernBertModel", "ModernBertForMaskedLM"),
+        back=Back("modernbert", "", lambda found: {"sliding_window": found["local_attention"] // 2}),
         parameters=ENCODER
         | {
             "attention.layer_norm_epsilon": real("norm_eps", default=1e-5),
@@ -55,6 +56,7 @@ ARCHITECTURES = (
     Architecture(
         name="eurobert",
         classes=("EuroBertModel", "EuroBertForMaskedLM"),
+        back=Back("eurobert", wrapper=""),
         parameters=PARAMETERS | {"attention.causal": constant(False)},
         tensors=TENSORS,
         ignored=("lm_head.",),

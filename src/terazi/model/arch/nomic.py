@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from terazi.model.arch.bert import EMBEDDINGS, ENCODER, GELU, LAYERS, TOKEN_TYPES, UNUSED_HEADS
 from terazi.model.arch.rope import rope_value
-from terazi.model.arch.table import Architecture, Settings, integer, real
+from terazi.model.arch.table import Architecture, Back, Settings, integer, real
 
 __all__ = ["ARCHITECTURES"]
 
@@ -26,6 +26,7 @@ ARCHITECTURES = (
     Architecture(
         name="nomic-bert",
         classes=("NomicBertModel",),
+        back=Back("nomic_bert", wrapper=""),
         parameters=ENCODER
         | {
             "block_count": integer("num_hidden_layers", "n_layer"),
@@ -77,6 +78,7 @@ ARCHITECTURES = (
     Architecture(
         name="jina-bert-v3",
         classes=("JinaEmbeddingsV3Model",),
+        back=Back("jina_embeddings_v3", wrapper=""),
         parameters=ENCODER | {"rope.freq_base": _theta},
         tensors=TENSORS
         | {
