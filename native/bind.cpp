@@ -85,8 +85,8 @@ Result<float> dequantize(int type, Bytes q, int64_t columns, int threads, std::o
 }
 
 // Fills codes [rows, columns], scales and zeros [rows, groups]; see groups.hpp.
-void round_groups(Floats x, int group_size, int bits, bool symmetric, std::optional<Importance> importance,
-                  std::optional<Floats> feedback, int threads, Result<uint8_t> codes, Result<float> scales,
+void round_groups(Floats x, int group_size, int bits, bool symmetric, bool half_quadratic,
+                  std::optional<Importance> importance, std::optional<Floats> feedback, int threads, Result<uint8_t> codes, Result<float> scales,
                   Result<float> zeros) {
     const int64_t rows = int64_t(x.shape(0)), columns = int64_t(x.shape(1));
     if (group_size < 16 || group_size % 16 || columns % group_size)
@@ -99,7 +99,7 @@ void round_groups(Floats x, int group_size, int bits, bool symmetric, std::optio
     if ((importance && int64_t(importance->shape(0)) != columns) || (feedback && wrong(*feedback, columns, columns)) ||
         wrong(codes, rows, columns) || wrong(scales, rows, groups) || wrong(zeros, rows, groups))
         throw std::invalid_argument("an array has the wrong shape");
-    const GroupRounding how{group_size, bits, symmetric, importance ? importance->data() : nullptr,
+    const GroupRounding how{group_size, bits, symmetric, half_quadratic, importance ? importance->data() : nullptr,
                             feedback ? feedback->data() : nullptr};
     const float* source = x.data();
     uint8_t* to = codes.data();
@@ -135,8 +135,8 @@ NB_MODULE(_native, module) {
     module.def("quantize", &quantize, "type_id"_a, "x"_a, "importance"_a.none(), "threads"_a, "out"_a = nb::none());
     module.def("dequantize", &dequantize, "type_id"_a, "q"_a, "columns"_a, "threads"_a, "out"_a = nb::none());
     module.def("validate", &validate, "type_id"_a, "q"_a, "columns"_a);
-    module.def("round_groups", &round_groups, "x"_a, "group_size"_a, "bits"_a, "symmetric"_a, "importance"_a.none(),
-               "feedback"_a.none(), "threads"_a, "codes"_a, "scales"_a, "zeros"_a);
+    module.def("round_groups", &round_groups, "x"_a, "group_size"_a, "bits"_a, "symmetric"_a,
+               "half_quadratic"_a, "importance"_a.none(), "feedback"_a.none(), "threads"_a, "codes"_a, "scales"_a, "zeros"_a);
     module.def("instruction_sets", &instruction_sets);
     module.def("instruction_set", &instruction_set);
     module.def("use_instruction_set", &choose, "name"_a);

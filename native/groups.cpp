@@ -90,6 +90,75 @@ private:
     }
 };
 
+// Half-quadratic quantization (Badri and Shaji, 2023): the zero point, any real number, that leaves the least sum of
+// |error|^p with p = 3/4, which outliers hardly move. Errors are split into a sparse part, found by shrinking, and the
+// rest, whose mean moves the zero point. Here errors are in steps, and several scales are tried from the widest down.
+class HalfQuadratic {
+    const F* group;
+    int size;
+    float top;
+
+public:
+    F scale = splat(TINY), zero = splat(0.f);
+
+    HalfQuadratic(const F* group, const GroupRounding& how)
+        : group(group), size(how.group_size), top(float((1 << how.bits) - 1)) {
+        F low = group[0], high = group[0], best = splat(__builtin_inff());
+        for (int i = 1; i < size; ++i) {
+            low = min(low, group[i]);
+            high = max(high, group[i]);
+        }
+        const F middle = (low + high) * 0.5f, widest = (high - low) / top;
+        for (int trial = 0; trial < TRIALS; ++trial) {
+            const F step = max(widest * (1.f - 0.05f * float(trial)), splat(TINY));
+            const F inverse = 1.f / step;
+            const F start = 0.5f * top - min(max(middle * inverse, splat(-LARGE)), splat(LARGE));
+            const F found = optimize(inverse, start);
+            const F left = cost(inverse, found) * power(step);
+            const Mask better = less(left, best);
+            best = select(better, left, best);
+            scale = select(better, step, scale);
+            zero = select(better, found, zero);
+        }
+    }
+
+private:
+    static constexpr int TRIALS = 9, ITERATIONS = 12;
+    static constexpr float LARGE = 1048576.f, BETA = 10.f, GROWTH = 1.01f;
+
+    TERAZI_INLINE static F power(F value) { return sqrt(value) * sqrt(sqrt(value)); }  // ^ 3/4
+    TERAZI_INLINE F steps(int i, F inverse) const {
+        return min(max(group[i] * inverse, splat(-LARGE)), splat(LARGE));
+    }
+    TERAZI_INLINE F code(F value) const {
+        return min(max(nearest_float(min(max(value, splat(-1024.f)), splat(1024.f))), splat(0.f)), splat(top));
+    }
+    F optimize(F inverse, F zero_point) const {
+        float beta = BETA;
+        for (int round = 0; round < ITERATIONS; ++round, beta *= GROWTH) {
+            F sum{};
+            for (int i = 0; i < size; ++i) {
+                const F value = steps(i, inverse), level = code(value + zero_point);
+                const F error = value - (level - zero_point), magnitude = abs(error);
+                // |e|^(p - 1) = 1 / sqrt(sqrt |e|); with an error of zero it is infinite, and nothing is left.
+                const F kept = max(magnitude - 1.f / (beta * sqrt(sqrt(magnitude))), splat(0.f));
+                const F sparse = select(less(error, splat(0.f)), -kept, kept);
+                sum += level - (value - sparse);
+            }
+            zero_point = sum / float(size);
+        }
+        return zero_point;
+    }
+    F cost(F inverse, F zero_point) const {
+        F sum{};
+        for (int i = 0; i < size; ++i) {
+            const F value = steps(i, inverse);
+            sum += power(abs(value - (code(value + zero_point) - zero_point)));
+        }
+        return sum;
+    }
+};
+
 // What the errors of columns [from, to) add to each of the columns [first, first + count): COUNT at a time, so that an
 // error is loaded once for all of them.
 template <int COUNT>
@@ -123,18 +192,24 @@ public:
             if (how.feedback)
                 for (int j = 0; j < how.group_size; j += 8)
                     add_errors<8>(&target[j], error.data(), how.feedback, columns, first + j, first);
-            const Search found(target.data(), how.importance ? how.importance + first : nullptr, how);
-            round_group(found, first, codes);
+            F scale, zero;
+            if (how.half_quadratic) {
+                const HalfQuadratic found(target.data(), how);
+                scale = found.scale, zero = found.zero;
+            } else {
+                const Search found(target.data(), how.importance ? how.importance + first : nullptr, how);
+                scale = found.scale, zero = found.zero;
+            }
+            round_group(Grid(scale, zero, float((1 << how.bits) - 1)), first, codes);
             for (int k = 0; k < W; ++k) {
-                scales[k][g] = found.scale[k];
-                zeros[k][g] = found.zero[k];
+                scales[k][g] = scale[k];
+                zeros[k][g] = zero[k];
             }
         }
     }
 
 private:
-    void round_group(const Search& found, int64_t first, uint8_t* const* codes) {
-        const Grid grid(found.scale, found.zero, float((1 << how.bits) - 1));
+    void round_group(const Grid& grid, int64_t first, uint8_t* const* codes) {
         for (int j = 0; j < how.group_size; ++j) {
             F value = target[j];
             if (how.feedback) {

@@ -8,6 +8,7 @@ struct GroupRounding {
     int group_size;  // a multiple of 16
     int bits;        // at most 8
     bool symmetric;  // the zero point is the middle code
+    bool half_quadratic;  // zero points are any real numbers, found for the least sum of |error|^(3/4)
     const float* importance;  // [columns], weighs squared errors in the choice of scales; or null
     // [columns, columns] or null: entry [j, i] is what the error of column i, before j, adds to column j before that is
     // rounded (GPTQ).

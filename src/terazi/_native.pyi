@@ -29,6 +29,7 @@ def round_groups(
     group_size: int,
     bits: int,
     symmetric: bool,
+    half_quadratic: bool,
     importance: NDArray[np.float32] | None,
     feedback: NDArray[np.float32] | None,
     threads: int,

@@ -115,7 +115,9 @@ class Rewrite:
         inputs = [node.input[0], self._add(f"{name}_codes", pack(blocks.codes, blocks.bits))]
         inputs.append(self._add(f"{name}_scales", blocks.scales))
         if blocks.zero_points is not None:
-            inputs.append(self._add(f"{name}_zeros", pack(blocks.zero_points, blocks.bits)))
+            packed = blocks.zero_points.dtype == np.uint8
+            zeros = pack(blocks.zero_points, blocks.bits) if packed else blocks.zero_points
+            inputs.append(self._add(f"{name}_zeros", zeros))
         if matrix.bias:
             inputs += [""] * (5 - len(inputs)) + [matrix.bias]
         self._replace(

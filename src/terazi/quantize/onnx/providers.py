@@ -21,7 +21,7 @@ __all__ = ["PROVIDERS", "Provider", "fitted", "legal", "provider"]
 class Provider:
     """What one provider runs itself, without falling back to the processor.
 
-    ``blocks`` are the bits of MatMulNBits, ``tables`` whether it has GatherBlockQuantized, ``dynamic``
+    ``blocks`` are the bits of MatMulNBits, ``fractional`` whether its zero points may be floats, ``tables`` whether it has GatherBlockQuantized, ``dynamic``
     whether it has DynamicQuantizeMatMul, ``static`` the bits of activations in QDQ graphs and ``whole`` that
     every operator must be in integers.
     """
@@ -30,6 +30,7 @@ class Provider:
     title: str
     execution_provider: str
     blocks: tuple[int, ...] = ()
+    fractional: bool = False
     tables: bool = False
     dynamic: bool = False
     static: tuple[int, ...] = ()
@@ -45,6 +46,7 @@ _TABLE = (
         title="processors",
         execution_provider="CPUExecutionProvider",
         blocks=(2, 4, 8),
+        fractional=True,
         tables=True,
         dynamic=True,
         static=(8, 16),
@@ -120,6 +122,11 @@ def fitted(recipe: OnnxRecipe, provider: Provider) -> OnnxRecipe:
     if not _runs(recipe, provider):
         raise UnsupportedError(
             f"{provider.name} does not run {recipe.name}", hint=f"it runs {', '.join(legal(provider))}"
+        )
+    if recipe.method == "hqq" and (recipe.kind != "weights" or recipe.bits == 8 or not provider.fractional):
+        raise UnsupportedError(
+            f"hqq is for weights of 4 and 2 bits on processors, not for {recipe.name} on {provider.name}",
+            hint="use gptq or rtn",
         )
     return replace(
         recipe,

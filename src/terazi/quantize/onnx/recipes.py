@@ -11,11 +11,15 @@ from terazi.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ONNX_RECIPES", "OnnxRecipe", "Ranges", "onnx_recipe"]
+__all__ = ["ONNX_RECIPES", "Method", "OnnxRecipe", "Ranges", "onnx_recipe"]
 
 
 Ranges = Literal["minmax", "entropy", "percentile"]
 """How the range of an activation follows from what was observed."""
+
+
+Method = Literal["rtn", "hqq", "gptq"]
+"""Rounding to nearest, half-quadratic quantization (both by the weights alone), or GPTQ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,7 @@ class OnnxRecipe:
     """How the matrices of a graph are stored.
 
     ``kind``: ``dynamic`` multiplies in int8 with activations quantized on the fly, ``weights`` stores weights
-    in groups and multiplies in float (MatMulNBits), ``static`` writes QDQ pairs from calibration, ``float16``
+    in groups, chosen by ``method``, and multiplies in float (MatMulNBits), ``static`` writes QDQ pairs from calibration, ``float16``
     halves every float. ``spared`` is the share of matrix weights, the worst by measurement, that get 8-bit
     groups and float activations instead. Embedding tables take ``embedding_bits``; ``activation_bits`` and
     ``ranges`` (how the range of an activation is found) are for ``static``.
@@ -34,7 +38,7 @@ class OnnxRecipe:
     kind: Literal["dynamic", "weights", "static", "float16"]
     bits: int = 8
     group_size: int = 32
-    method: Literal["rtn", "gptq"] = "rtn"
+    method: Method = "rtn"
     symmetric: bool = True
     embedding_bits: int = 8
     spared: float = 0.0

@@ -16,6 +16,7 @@ from terazi.errors import UnsupportedError
 from terazi.formats.onnx import inside, write_graph
 from terazi.quantize.methods.blocks import round_to_nearest
 from terazi.quantize.methods.gptq import factorize, gptq
+from terazi.quantize.methods.hqq import hqq
 from terazi.quantize.onnx import sensitivity
 from terazi.quantize.onnx.data import batches
 from terazi.quantize.onnx.graph import Rewrite, matrices, named, tables
@@ -177,6 +178,8 @@ def _round_all(job: Job, rewrite: Rewrite, found: Sequence[Matrix], progress: Pr
 def _rounded(job: Job, weight: np.ndarray) -> Blocks:
     recipe = job.recipe
     group = fitting_group(recipe.group_size, weight.shape[1])
+    if recipe.method == "hqq":
+        return hqq(weight, recipe.bits, group, threads=job.threads)
     return round_to_nearest(weight, recipe.bits, group, symmetric=recipe.symmetric, threads=job.threads)
 
 
