@@ -31,8 +31,8 @@ struct Grid {
     }
     // The nearest code; clamped first, as rounding is right for small numbers only.
     TERAZI_INLINE F code(F value) const {
-        const F steps = min(max(value * inverse, splat(-1024.f)), splat(1024.f));
-        return min(max(nearest_float(steps + zero), splat(0.f)), splat(top));
+        const F steps = min(max(value * inverse + zero, splat(-1024.f)), splat(1024.f));
+        return min(max(nearest_float(steps), splat(0.f)), splat(top));
     }
 };
 
@@ -109,10 +109,11 @@ public:
             high = max(high, group[i]);
         }
         const F middle = (low + high) * 0.5f, widest = (high - low) / top;
+        const F narrowest = max(max(abs(low), abs(high)) * (2 / LARGE), splat(TINY));
         for (int trial = 0; trial < TRIALS; ++trial) {
-            const F step = max(widest * (1.f - 0.05f * float(trial)), splat(TINY));
+            const F step = max(widest * (1.f - 0.05f * float(trial)), narrowest);
             const F inverse = 1.f / step;
-            const F start = 0.5f * top - min(max(middle * inverse, splat(-LARGE)), splat(LARGE));
+            const F start = 0.5f * top - middle * inverse;
             const F found = optimize(inverse, start);
             const F left = cost(inverse, found) * power(step);
             const Mask better = less(left, best);
@@ -124,12 +125,10 @@ public:
 
 private:
     static constexpr int TRIALS = 9, ITERATIONS = 12;
-    static constexpr float LARGE = 1048576.f, BETA = 10.f, GROWTH = 1.01f;
+    static constexpr float LARGE = 524288.f;  // the most steps from zero, for which floats are fine enough
+    static constexpr float BETA = 10.f, GROWTH = 1.01f;
 
     TERAZI_INLINE static F power(F value) { return sqrt(value) * sqrt(sqrt(value)); }  // ^ 3/4
-    TERAZI_INLINE F steps(int i, F inverse) const {
-        return min(max(group[i] * inverse, splat(-LARGE)), splat(LARGE));
-    }
     TERAZI_INLINE F code(F value) const {
         return min(max(nearest_float(min(max(value, splat(-1024.f)), splat(1024.f))), splat(0.f)), splat(top));
     }
@@ -138,7 +137,7 @@ private:
         for (int round = 0; round < ITERATIONS; ++round, beta *= GROWTH) {
             F sum{};
             for (int i = 0; i < size; ++i) {
-                const F value = steps(i, inverse), level = code(value + zero_point);
+                const F value = group[i] * inverse, level = code(value + zero_point);
                 const F error = value - (level - zero_point), magnitude = abs(error);
                 // |e|^(p - 1) = 1 / sqrt(sqrt |e|); with an error of zero it is infinite, and nothing is left.
                 const F kept = max(magnitude - 1.f / (beta * sqrt(sqrt(magnitude))), splat(0.f));
@@ -152,7 +151,7 @@ private:
     F cost(F inverse, F zero_point) const {
         F sum{};
         for (int i = 0; i < size; ++i) {
-            const F value = steps(i, inverse);
+            const F value = group[i] * inverse;
             sum += power(abs(value - (code(value + zero_point) - zero_point)));
         }
         return sum;

@@ -1,4 +1,4 @@
-"""Reading ONNX: facts, lazily read weights, and files that must be refused."""
+"""Reading and writing ONNX: facts, weights that stay in files, files that must be refused, large models."""
 
 import os
 
@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from terazi.errors import FormatError
 from terazi.formats import open_model
+from terazi.formats.onnx import Spool, array, load_graph, write_graph
 
 
 def build(weight, *, external=None):
@@ -97,3 +98,74 @@ def test_truncated_models_never_crash(tmp_path, weight):
             open_model(path)
         except FormatError:
             continue
+
+
+@pytest.fixture
+def large():
+    """Weights over a kilobyte, which stay in the file."""
+    return np.random.default_rng(0).standard_normal((64, 96)).astype(np.float32)
+
+
+def test_large_weights_stay_in_the_file(tmp_path, large):
+    path = tmp_path / "m.onnx"
+    onnx.save(build(large), path)
+    graph = load_graph(path)
+    (tensor,) = graph.graph.initializer
+    assert graph.ByteSize() < 1000
+    assert not tensor.raw_data
+    assert np.array_equal(array(path, tensor), large)
+
+
+@pytest.mark.parametrize("largest", [1 << 30, 1000])
+def test_what_is_written_is_what_was_read(tmp_path, large, largest):
+    source, target = tmp_path / "m.onnx", tmp_path / "out" / "model.onnx"
+    target.parent.mkdir()
+    onnx.save(build(large), source)
+    graph = load_graph(source)
+    spool = Spool(tmp_path / "spool")
+    more = spool.add(numpy_helper.from_array(large.T.copy(), "more"))
+    graph.graph.initializer.append(more)
+    files = write_graph(graph, target, origin=source, spooled=spool.places, largest=largest)
+    assert [file.name for file in files] == ["model.onnx", "model.onnx.data"][: 1 + (largest == 1000)]
+    onnx.checker.check_model(str(target))
+    whole = onnx.load(target)
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
+    assert np.array_equal(found["w"], large)
+    assert np.array_equal(found["more"], large.T)
+    model = open_model(target.parent)
+    assert model.files[: len(files)] == files
+    assert np.array_equal(model.tensors["w"].rows(), large)
+
+
+def test_a_failure_leaves_no_file(tmp_path, large):
+    source = tmp_path / "m.onnx"
+    onnx.save(build(large), source)
+    graph = load_graph(source)
+    source.write_bytes(source.read_bytes()[:200])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FormatError, match="ends past"):
+        write_graph(graph, tmp_path / "out" / "model.onnx", origin=source, largest=1)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_external_data_in_inner_graphs_is_refused(tmp_path, weight):
+    model = build(weight)
+    value = model.graph.initializer[0]
+    inner = helper.make_node("Constant", [], ["c"], name="c", value=value)
+    hidden = inner.attribute[0].t
+    hidden.ClearField("raw_data")
+    hidden.data_location = TensorProto.EXTERNAL
+    hidden.external_data.add(key="location", value="../secret")
+    model.graph.node.append(inner)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(FormatError, match="external data at"):
+        load_graph(tmp_path / "m.onnx")
+
+
+def test_a_wrong_length_is_refused(tmp_path, weight):
+    (tmp_path / "w.bin").write_bytes(weight.tobytes())
+    onnx.save(
+        build(weight, external={"location": "w.bin", "offset": 0, "length": 44}), tmp_path / "model.onnx"
+    )
+    with pytest.raises(FormatError, match="do not fit"):
+        open_model(tmp_path).tensors["w"].rows()

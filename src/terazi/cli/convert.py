@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from terazi.cli.output import json_option, progress_bars, size, write_json, write_table
+from terazi.cli.operators import operators_before_and_after, write_operators
+from terazi.cli.output import json_option, progress_bars, size, write_json
 
 if TYPE_CHECKING:
     from terazi.model import Model
@@ -67,7 +68,8 @@ def command(
     with progress_bars(enabled=not as_json) as progress:
         artifact = convert(source, target, output=output, force=force, progress=progress, **chosen)
     if as_json:
-        write_json(
+        onnx = artifact.format == "onnx"
+        return write_json(
             {
                 "path": str(artifact.path),
                 "format": artifact.format,
@@ -75,28 +77,13 @@ def command(
                 "size": artifact.size,
                 "digest": artifact.digest,
                 "license": artifact.license,
+                "operators": operators_before_and_after(source, open_model(output)) if onnx else None,
             }
         )
-        return None
     click.echo(f"{artifact.path}: {artifact.format} {artifact.label}, {size(artifact.size)}")
     if artifact.format == "onnx":
-        _show_operators(source, open_model(output))
+        write_operators(source, open_model(output))
     return None
-
-
-def _show_operators(source: Model, made: Model) -> None:
-    """Say what became of the operators where any were fused."""
-    new = made.metadata["operators"]
-    old = source.metadata["operators"] if source.format == "onnx" else made.metadata["exported"]
-    if not old:
-        return
-    rows = [
-        (name, str(old.get(name, 0)), str(new.get(name, 0)))
-        for name in {**old, **new}
-        if old.get(name, 0) != new.get(name, 0)
-    ]
-    rows.append(("all", str(sum(old.values())), str(sum(new.values()))))
-    write_table(("operators", "before", "after"), rows, numeric=("before", "after"))
 
 
 def _dry_run(source: Model, target: str | None, output: Path, as_json: bool, options: dict[str, Any]) -> None:

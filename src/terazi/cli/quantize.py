@@ -23,7 +23,7 @@ Examples:
   terazi quantize ./Qwen3-0.6B variants --collection --type Q8_0 --type Q4_K_M
   terazi quantize model.gguf --type Q5_K_M --dry-run
 """
-_ONNX_OPTIONS = ("data", "provider", "ranges", "spare")
+_ONNX_OPTIONS = ("data", "method", "provider", "ranges", "spare")
 
 
 def _list_types(as_json: bool) -> None:
@@ -94,6 +94,10 @@ def _named_type(context: click.Context, parameter: click.Parameter, values: tupl
     "--provider", metavar="NAME", help="ONNX: what will run it, such as cuda or qnn; by default cpu."
 )
 @click.option(
+    "--method", type=click.Choice(["rtn", "hqq", "gptq"]),
+    help="ONNX: how weights are rounded: to nearest, by HQQ (no data), or by GPTQ (most exact).",
+)  # fmt: skip
+@click.option(
     "--ranges", type=click.Choice(["minmax", "entropy", "percentile"]), help="ONNX: for static types."
 )
 @click.option(
@@ -148,18 +152,18 @@ def command(model: str | None, output: Path | None, list_types: bool, as_json: b
 def _write_onnx(model: str, output: Path, as_json: bool, options: dict[str, Any]) -> None:
     from dataclasses import replace
 
-    from terazi.api import quantize
+    from terazi.api import open_model, quantize
+    from terazi.cli.operators import operators_before_and_after, write_operators
     from terazi.quantize.onnx.recipes import onnx_recipe
-    from terazi.registry import resolve_model
 
     recipe = onnx_recipe(options["types"][0])
-    if options["ranges"]:
-        recipe = replace(recipe, ranges=options["ranges"])
+    recipe = replace(recipe, **{name: options[name] for name in ("method", "ranges") if options[name]})
     if options["spare"] is not None:
         recipe = replace(recipe, spared=options["spare"])
+    source = open_model(model)
     with progress_bars(enabled=not as_json) as progress:
         artifact = quantize(
-            resolve_model(model),
+            source,
             recipe,
             output=output,
             data=options["data"],
@@ -169,8 +173,16 @@ def _write_onnx(model: str, output: Path, as_json: bool, options: dict[str, Any]
             progress=progress,
         )
     if as_json:
-        return write_json({"path": str(artifact.path), "size": artifact.size, "digest": artifact.digest})
-    return click.echo(f"{artifact.path}: ONNX {artifact.label}, {size(artifact.size)}")
+        return write_json(
+            {
+                "path": str(artifact.path),
+                "size": artifact.size,
+                "digest": artifact.digest,
+                "operators": operators_before_and_after(source, open_model(output)),
+            }
+        )
+    click.echo(f"{artifact.path}: ONNX {artifact.label}, {size(artifact.size)}")
+    return write_operators(source, open_model(output))
 
 
 def _loaded(path: Path | None) -> Calibration | None:

@@ -56,12 +56,13 @@ def round_groups(
 
     The scale of a group is searched for the least squared error, weighed by ``importance`` float32[columns].
     Entry [j, i] of ``feedback`` float32[columns, columns] is the share of column i's error that column j > i
-    takes over before it is rounded. With ``half_quadratic`` zero points may be any numbers, found for the least
-    sum of |error| ** 0.75. Returns codes uint8[rows, columns], scales float32[rows, groups] and zero points
-    float32[rows, groups], else whole numbers. Raises ValueError where ``x`` is not finite.
+    takes over before it is rounded. With ``half_quadratic`` zero points may be any numbers, found for the
+    least sum of |error| ** 0.75. Returns codes uint8[rows, columns], scales float32[rows, groups] and zero
+    points float32[rows, groups], else whole numbers. Raises ValueError where ``x`` is not finite.
     """
     rows, columns = x.shape
     codes = np.empty((rows, columns), np.uint8)
     scales, zeros = (np.empty((rows, columns // group_size), np.float32) for _ in range(2))
-    _native.round_groups(x, group_size, bits, symmetric, half_quadratic, importance, feedback, threads, codes, scales, zeros)
+    options = (group_size, bits, symmetric, half_quadratic, importance, feedback, threads)
+    _native.round_groups(x, *options, codes, scales, zeros)
     return codes, scales, zeros

@@ -160,3 +160,119 @@ def test_sentences_come_from_the_text():
     )
     with pytest.raises(Exception, match="fewer than three"):
         sentences(corpus, 5)
+
+
+def test_methods_from_the_command_line(tmp_path):
+    import json
+
+    import torch
+    from click.testing import CliRunner
+
+    from terazi.cli.quantize import command
+
+    torch.manual_seed(0)
+    module, inputs = torch.nn.Linear(256, 96), torch.randn(32, 256)
+    path = export_module(module, {"x": inputs}, tmp_path / "m.onnx", dynamic={"x": {0: "batch"}})
+    np.savez(tmp_path / "x.npz", x=inputs.numpy())
+    errors = {}
+    for method in ("rtn", "hqq", "gptq"):
+        run = [
+            str(path),
+            str(tmp_path / method),
+            "--type",
+            "w2",
+            "--spare",
+            "0",
+            "--method",
+            method,
+            "--json",
+        ]
+        done = CliRunner().invoke(command, [*run, "--data", str(tmp_path / "x.npz")])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["operators"] == {"before": {"Gemm": 1}, "after": {"MatMulNBits": 1}}
+        with open_engine(tmp_path / method, threads=1) as engine:
+            (seen,) = engine.run({"x": inputs.numpy()})
+        errors[method] = float(((seen - module(inputs).detach().numpy()) ** 2).mean())
+    assert errors["gptq"] < errors["hqq"] < errors["rtn"]
+    done = CliRunner().invoke(command, [str(path), str(tmp_path / "o"), "--type", "w8", "--method", "hqq"])
+    assert isinstance(done.exception, UnsupportedError)
+
+
+def deep(path, *, matrices, kept=0, width):
+    """Write products by float32 weights in a file beside the graph, one by one: ``kept`` are no matrices."""
+    from onnx import TensorProto, helper
+
+    random, nodes, weights = np.random.default_rng(0), [], []
+    nbytes = 4 * width * width
+    with (path.parent / "weights").open("wb") as file:
+        for number in range(matrices + kept):
+            values = random.standard_normal((width, width), np.float32) / np.float32(width**0.5)
+            file.write(values)
+            dims = [width, width] if number < matrices else [1, width, width]
+            tensor = TensorProto(name=f"w{number}", dims=dims, data_type=TensorProto.FLOAT)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", "weights"), ("offset", number * nbytes), ("length", nbytes)):
+                tensor.external_data.add(key=key, value=str(value))
+            weights.append(tensor)
+            names = [f"x{number}", f"w{number}"], [f"x{number + 1}"]
+            nodes.append(helper.make_node("MatMul", *names, name=f"m{number}"))
+    first = helper.make_tensor_value_info("x0", TensorProto.FLOAT, ["n", width])
+    last = helper.make_tensor_value_info(f"x{matrices + kept}", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [first], [last], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+@pytest.mark.parametrize("recipe", ["w8", "int8-dynamic", "int8", "int4", "float16", "int8-static"])
+def test_external_data_in_and_out(recipe, tmp_path, monkeypatch):
+    """The limit of one file lowered: weights are read from and written to files beside the graphs."""
+    deep(tmp_path / "model.onnx", matrices=3, width=128)
+    feeds = [{"x0": np.random.default_rng(1).standard_normal((16, 128)).astype(np.float32)}]
+    monkeypatch.setattr("terazi.formats.onnx.writer.LARGEST_FILE", 10_000)
+    artifact = quantize_onnx(open_model(tmp_path), recipe, tmp_path / "out", data=feeds, threads=1)
+    assert [file.name for file in artifact.files] == ["model.onnx", "model.onnx.data"]
+    onnx.checker.check_model(str(tmp_path / "out" / "model.onnx"))
+    results = []
+    for path in (tmp_path, tmp_path / "out"):
+        with open_engine(path, threads=1) as engine:
+            results.append(engine.run(feeds[0])[0])
+    exact, seen = results
+    assert np.sqrt(((seen - exact) ** 2).mean()) < (0.3 if recipe == "int4" else 0.05) * exact.std()
+
+
+QUANTIZE = """
+import resource, sys, time
+import numpy as np
+from terazi.formats import open_model
+from terazi.quantize.onnx import quantize_onnx
+source, output, recipe, width = sys.argv[1:]
+feeds = [{"x0": np.random.default_rng(1).standard_normal((4, int(width))).astype(np.float32)}]
+started = time.perf_counter()
+quantize_onnx(open_model(source), recipe, output, data=feeds, threads=1)
+print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["w8", "int8"])
+def test_over_two_gigabytes(recipe, tmp_path):
+    """Weights of 3 GB become 2.5 GB; the largest of them, not their sum, bounds the memory."""
+    import subprocess
+    import sys
+
+    width = 8192
+    deep(tmp_path / "model.onnx", matrices=2, kept=9, width=width)
+    command = [sys.executable, "-c", QUANTIZE, tmp_path, tmp_path / "out", recipe, str(width)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seconds, peak = map(float, done.stdout.split())
+    print(f"{recipe}: {seconds:.0f} s, {peak / 1e9:.2f} GB at most")
+    assert peak < 6 * 4 * width**2
+    assert sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) > 2_400_000_000
+    onnx.checker.check_model(str(tmp_path / "out" / "model.onnx"))
+    x = np.random.default_rng(2).standard_normal((4, width)).astype(np.float32)
+    results = []
+    for path in (tmp_path, tmp_path / "out"):
+        with open_engine(path, threads=1) as engine:
+            results.append(engine.run({"x0": x})[0])
+    exact, seen = results
+    assert np.sqrt(((seen - exact) ** 2).mean()) < 0.05 * exact.std()

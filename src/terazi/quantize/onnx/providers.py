@@ -21,9 +21,9 @@ __all__ = ["PROVIDERS", "Provider", "fitted", "legal", "provider"]
 class Provider:
     """What one provider runs itself, without falling back to the processor.
 
-    ``blocks`` are the bits of MatMulNBits, ``fractional`` whether its zero points may be floats, ``tables`` whether it has GatherBlockQuantized, ``dynamic``
-    whether it has DynamicQuantizeMatMul, ``static`` the bits of activations in QDQ graphs and ``whole`` that
-    every operator must be in integers.
+    ``blocks`` are the bits of MatMulNBits, ``fractional`` whether its zero points may be floats, ``tables``
+    whether it has GatherBlockQuantized, ``dynamic`` whether it has DynamicQuantizeMatMul, ``static`` the bits
+    of activations in QDQ graphs and ``whole`` that every operator must be in integers.
     """
 
     name: str
@@ -123,7 +123,11 @@ def fitted(recipe: OnnxRecipe, provider: Provider) -> OnnxRecipe:
         raise UnsupportedError(
             f"{provider.name} does not run {recipe.name}", hint=f"it runs {', '.join(legal(provider))}"
         )
-    if recipe.method == "hqq" and (recipe.kind != "weights" or recipe.bits == 8 or not provider.fractional):
+    if recipe.method != "rtn" and recipe.kind != "weights":
+        raise UnsupportedError(
+            f"{recipe.name} knows no {recipe.method}", hint="methods are for w2, w4, w8, int4"
+        )
+    if recipe.method == "hqq" and (recipe.bits == 8 or not provider.fractional):
         raise UnsupportedError(
             f"hqq is for weights of 4 and 2 bits on processors, not for {recipe.name} on {provider.name}",
             hint="use gptq or rtn",

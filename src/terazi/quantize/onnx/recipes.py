@@ -27,10 +27,11 @@ class OnnxRecipe:
     """How the matrices of a graph are stored.
 
     ``kind``: ``dynamic`` multiplies in int8 with activations quantized on the fly, ``weights`` stores weights
-    in groups, chosen by ``method``, and multiplies in float (MatMulNBits), ``static`` writes QDQ pairs from calibration, ``float16``
-    halves every float. ``spared`` is the share of matrix weights, the worst by measurement, that get 8-bit
-    groups and float activations instead. Embedding tables take ``embedding_bits``; ``activation_bits`` and
-    ``ranges`` (how the range of an activation is found) are for ``static``.
+    in groups, by ``method``, and multiplies in float (MatMulNBits), ``static`` writes QDQ pairs from
+    calibration, ``float16`` halves every float. ``spared`` is the share of matrix weights, the worst by
+    measurement, that get 8-bit groups and float activations instead. Embedding tables take
+    ``embedding_bits``; ``activation_bits`` and ``ranges`` (how the range of an activation is found) are for
+    ``static``.
     """
 
     name: str
