@@ -33,6 +33,7 @@ def test_the_life_of_a_model(terazi, make_gguf):
     assert [entry["name"] for entry in json.loads(out)] == ["team/alias:x", "tiny:1"]
     assert "tiny:1" in terazi("list", "tiny")[1]
     assert "alias" not in terazi("list", "tiny")[1]
+    assert "None of the 2 models' names contains big" in terazi("list", "big")[2]
     shown = json.loads(terazi("show", "tiny:1", "--json")[1])
     assert shown["license"] == "mit"
     assert shown["path"].endswith("tiny.gguf")
