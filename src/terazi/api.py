@@ -125,7 +125,7 @@ def evaluate(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> list[Measurement]:
-    """Run a GGUF file or stored model in llama.cpp and measure its quality, speed and memory.
+    """Run a file, directory or stored model in its own engine and measure its quality, speed and memory.
 
     With ``reference``, another variant of the same model, also how far the two are apart. ``text`` is a
     UTF-8 file. See `terazi.evaluate.evaluate` for what is measured, for the defaults and the errors.

@@ -222,6 +222,9 @@ def test_sentencepiece_files(kind, words, files, tokenize, tmp_path):
         text for text, got in zip(TRICKY, ids, strict=True) if text in plain and got != processor.encode(text)
     ]
     assert differing == []
+    assert metadata["tokenizer.ggml.add_space_prefix"] is True
+    (directory / "tokenizer_config.json").write_text('{"add_prefix_space": false}')  # as ERNIE 4.5 says
+    assert tokenizer_metadata(directory, 700, {}, None)["tokenizer.ggml.add_space_prefix"] is False
 
 
 @pytest.mark.parametrize("lowercase", [True, False])

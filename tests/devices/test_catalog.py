@@ -157,6 +157,9 @@ def test_broken_json_is_named(tmp_path):
     path.write_text('{"title": ')
     with pytest.raises(FormatError, match=r"board\.json: is not JSON: "):
         devices.device(path)
+    path.write_text("[{}]")
+    with pytest.raises(FormatError, match="more than one profile"):
+        devices.device(path)
     path.write_text("{}")
     with pytest.raises(FormatError, match="is missing"):
         devices.device(path)

@@ -23,7 +23,7 @@ def test_the_command_prints_the_table():
 
 def test_no_class_has_two_tables_at_once():
     tables = list(architectures())
-    for settings in ({}, {"num_local_experts": 4}, {"moe_every_n_layers": 2}):
+    for settings in ({}, {"num_local_experts": 4}, {"use_bidirectional_attention": True}):
         names = [name for table in tables if table.when(settings) for name in table.classes]
         assert len(names) == len(set(names))
 

@@ -21,11 +21,12 @@ _EXAMPLES = """\b
 Examples:
   terazi evaluate small.gguf
   terazi evaluate small.gguf --reference model-f16.gguf --text my-domain.txt
+  terazi evaluate model-mlx --reference model-f16.gguf --tokens 1024
   terazi evaluate small.gguf --reference model-f16.gguf --tokens 32768 --json
 """
 
 
-@click.command("evaluate", short_help="Measure quality, speed and memory in llama.cpp.", epilog=_EXAMPLES)
+@click.command("evaluate", short_help="Measure a model's quality, speed and memory.", epilog=_EXAMPLES)
 @click.argument("model")
 @click.option("--reference", metavar="MODEL", help="Compare with this variant of the same model.")
 @click.option(
@@ -51,9 +52,10 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Run MODEL in llama.cpp and measure it: perplexity, speed, load time, memory.
+    """Run MODEL in its own engine and measure it: perplexity, speed, load time, memory.
 
-    MODEL is a GGUF file or the name of a stored model. With --reference, also how far the answers are from
+    MODEL is a GGUF file (llama.cpp), an ONNX model (onnxruntime), an MLX or Hugging Face directory (MLX) or
+    the name of a stored model. With --reference, also how far the answers are from
     those of another variant (KL divergence, share of same first choices; for embedding models the cosine).
     Definitions are those of llama-perplexity. What was measured before is reused: same files, same settings.
     """

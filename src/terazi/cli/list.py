@@ -21,9 +21,12 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     from terazi.registry import Store
 
     store = Store()
-    entries = [entry for entry in store.entries() if all(word.lower() in entry.name for word in words)]
+    known = store.entries()
+    entries = [entry for entry in known if all(word.lower() in entry.name for word in words)]
     if as_json:
         return write_json([entry.to_dict() for entry in entries])
+    if known and not entries:
+        return click.echo(f"None of the {len(known)} models' names contains {' and '.join(words)}", err=True)
     if not entries:
         return click.echo(f"No models in {store.root}. Try: terazi pull smollm2:135m", err=True)
     rows = [

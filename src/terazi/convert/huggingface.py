@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from terazi.convert.huggingface_tokenizer import tokenizer_files
+from terazi.convert.sentence_transformers import pooling_files
 from terazi.dtypes import dtype
 from terazi.errors import FormatError, UnsupportedError, UsageError
 from terazi.model import Artifact, Model, Tensor
@@ -74,7 +75,10 @@ def to_huggingface(model: Model, *, type: str | None = None) -> Model:
 def companions(model: Model) -> dict[str, str | bytes]:
     """Return what belongs beside config.json, by name: tokenizer, chat template and other settings."""
     if model.format == "gguf":
-        return dict(tokenizer_files(model.metadata))
+        kind = model.metadata.get(f"{model.config.architecture}.pooling_type")
+        width = model.config.embedding_length
+        pooled = pooling_files(int(kind), width) if isinstance(kind, int | np.integer) else {}
+        return {**tokenizer_files(model.metadata), **pooled}
     parts = (file for file in model.files if file.suffix in _COMPANIONS or file.parent != model.path)
     names = {file: str(file.relative_to(model.path)) for file in parts}
     kept = {file: name for file, name in names.items() if name != "config.json" and "index" not in name}

@@ -12,7 +12,7 @@ from terazi.formats.huggingface import safetensors
 from terazi.formats.huggingface.reader import read_json
 from terazi.model import Tensor
 
-__all__ = ["dense_layers", "pooling"]
+__all__ = ["dense_layers", "pooling", "pooling_files"]
 
 # Its words, in old and new spelling -> GGUF's pooling types.
 _POOLING = {
@@ -36,6 +36,22 @@ def pooling(directory: Path) -> int | None:
     if len(modes) != 1 or modes[0] not in _POOLING:
         raise UnsupportedError(f"{part}: llama.cpp cannot pool vectors by {', '.join(map(str, modes))[:80]}")
     return _POOLING[modes[0]]
+
+
+def pooling_files(kind: int, width: int) -> dict[str, str]:
+    """Return the files, by name, that say how vectors of ``width`` are pooled (GGUF's number); none for 0."""
+    mode = next((name for name, number in _POOLING.items() if number == kind and "_mode_" in name), None)
+    if mode is None:
+        return {}
+    types = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{type}"}
+        for number, (path, type) in enumerate(types.items())
+    ]
+    return {
+        "modules.json": json.dumps(modules, indent=2),
+        "1_Pooling/config.json": json.dumps({"word_embedding_dimension": width, mode: True}, indent=2),
+    }
 
 
 def dense_layers(directory: Path, names: tuple[str, ...]) -> list[Tensor]:

@@ -52,6 +52,8 @@ def tokenizer_metadata(
     elif (directory / "tokenizer.model").is_file():
         tokenizer = None
         vocabulary = from_sentencepiece(directory / "tokenizer.model", _stated_tokens(directory, stated))
+        if isinstance(stated.get("add_prefix_space"), bool):
+            vocabulary.keys["tokenizer.ggml.add_space_prefix"] = stated["add_prefix_space"]
     elif worlds := sorted(directory.glob("rwkv_vocab_*.txt")):
         tokenizer = None
         with _guarded(worlds[0]):

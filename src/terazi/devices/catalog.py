@@ -87,11 +87,13 @@ def _read(path: Traversable | Path, kind: type[T]) -> T:
         raise FormatError(str(path), f"cannot be read: {error.strerror}") from None
     if len(data) > _LIMIT:
         raise FormatError(str(path), f"is larger than {_LIMIT // 1024} KiB, which no profile is")
-    is_json = data.lstrip().startswith(b"{")  # which TOML never does
+    is_json = path.name.endswith(".json") or data.lstrip().startswith(b"{")  # which TOML never does
     try:
         values: dict[str, Any] = (json if is_json else tomllib).loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(str(path), f"is not {'JSON' if is_json else 'TOML'}: {error}") from None
+    if not isinstance(values, dict):
+        raise FormatError(str(path), "holds more than one profile", hint="see `terazi devices NAME --json`")
     values.setdefault("name", re.sub(r"\.(toml|json)$", "", path.name))
     try:
         return TypeAdapter(kind).validate_python(values)

@@ -39,10 +39,11 @@ def open_writer(path: Path, *, context: int, threads: int | None, gpu_layers: in
     ``gpu_layers`` is for GGUF models only (`terazi.runtime.llamacpp.open_engine`). Raises `UnsupportedError`
     for a model that does not write.
     """
+    from terazi.evaluate.subject import makes_embeddings
     from terazi.formats import open_model
 
     model = open_model(path)
-    if model.variant == "embedding" or "bert" in model.config.architecture:
+    if makes_embeddings(model):
         raise UnsupportedError(
             f"{path}: an embedding model turns text into vectors and writes none",
             hint="`terazi evaluate` measures it, `terazi serve` has /v1/embeddings",

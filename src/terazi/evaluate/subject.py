@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from terazi.model import Model
 
-__all__ = ["Subject", "open_subject"]
+__all__ = ["Subject", "makes_embeddings", "open_subject"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def open_subject(path: Path | str) -> Subject:
         weights[name] = weights.get(name, 0) + tensor.size
         if tensor.packed or dtype(tensor.type).precision not in ("full", "exact"):
             lossy += tensor.size
-    embeds = model.variant == "embedding" or "last_hidden_state" in model.metadata.get("outputs", ())
+    embeds = makes_embeddings(model)
     digests = [(file.name, _digest(file, *_stamp(file))) for file in model.files]
     if len(digests) == 1:
         digest = digests[0][1]
@@ -93,6 +93,12 @@ def open_subject(path: Path | str) -> Subject:
         quantized=2 * lossy > model.parameters,
         embeds=embeds,
     )
+
+
+def makes_embeddings(model: Model) -> bool:
+    """Whether a model turns text into vectors instead of writing."""
+    encoder = "bert" in model.config.architecture or "last_hidden_state" in model.metadata.get("outputs", ())
+    return encoder or model.variant == "embedding"
 
 
 def _opened(model: Model, embeds: bool) -> Path:

@@ -82,7 +82,13 @@ _RUNTIMES: dict[Literal["gguf", "huggingface", "onnx", "mlx"], tuple[RuntimeFit,
         RuntimeFit(runtime="onnxruntime", platforms=(*_DESKTOP, *_PHONES)),
         RuntimeFit(runtime="transformers.js", platforms=("browser (WebGPU, WebAssembly)",)),
     ),
-    "mlx": (RuntimeFit(runtime="mlx-lm", platforms=("macOS on Apple silicon", "iOS (MLX Swift)")),),
+    "mlx": (
+        RuntimeFit(
+            runtime="mlx-lm",
+            platforms=("macOS on Apple silicon", "iOS (MLX Swift)"),
+            note="on Linux too, slowly: one processor core",
+        ),
+    ),
 }
 
 

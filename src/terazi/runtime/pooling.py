@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["pool"]
 
-_MODES = ("pooling_mode_mean_tokens", "pooling_mode_cls_token")
+# sentence-transformers' words, in old and new spelling.
+_WAYS = {
+    "mean": "mean",
+    "pooling_mode_mean_tokens": "mean",
+    "cls": "first",
+    "pooling_mode_cls_token": "first",
+}
 
 
 def pool(states: np.ndarray, mask: np.ndarray, directory: Path) -> np.ndarray:
@@ -27,19 +33,22 @@ def pool(states: np.ndarray, mask: np.ndarray, directory: Path) -> np.ndarray:
         raise UnsupportedError(
             f"{directory}: has a dense layer after the pooling, which only GGUF files keep"
         )
-    file = directory / "1_Pooling" / "config.json"
-    asked = _object(file)
-    modes = {name for name, value in asked.items() if name.startswith("pooling_mode_") and value is True}
-    if unknown := modes - set(_MODES):
-        raise UnsupportedError(
-            f"{file}: asks for {min(unknown)}; only the mean and the first token are known"
-        )
-    if "pooling_mode_cls_token" in modes:
+    if _way(directory / "1_Pooling" / "config.json") == "first":
         pooled = states[:, 0]
     else:
         weights = mask[..., None].astype(np.float32)
         pooled = (states * weights).sum(1) / np.maximum(weights.sum(1), 1)
     return pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+
+
+def _way(file: Path) -> str:
+    said = _object(file)
+    ways = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
+    ways = ways or [str(said.get("pooling_mode", "mean"))]
+    if len(ways) != 1 or ways[0] not in _WAYS:
+        asked = " and ".join(ways)[:80]
+        raise UnsupportedError(f"{file}: asks for {asked}; only the mean and the first token are known")
+    return _WAYS[ways[0]]
 
 
 def _object(file: Path) -> dict[str, Any]:

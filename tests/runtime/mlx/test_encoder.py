@@ -71,12 +71,14 @@ def test_more_bits_are_closer(made, expected):
 
 def test_the_directory_says_how_to_pool(made, tmp_path):
     copy = shutil.copytree(made / "8", tmp_path / "copy")
-    (copy / "1_Pooling").mkdir(exist_ok=True)
     settings = copy / "1_Pooling" / "config.json"
+    assert json.loads(settings.read_text())["pooling_mode_mean_tokens"], "as the GGUF file says"
     settings.write_text(json.dumps({"pooling_mode_cls_token": True}))
     first = embed(copy)
     assert np.allclose(np.linalg.norm(first, axis=1), 1, atol=1e-5)
     assert np.abs(first - embed(made / "8")).max() > 0.01
+    settings.write_text(json.dumps({"pooling_mode": "cls"}))
+    assert np.array_equal(embed(copy), first)
     settings.write_text(json.dumps({"pooling_mode_max_tokens": True}))
     with pytest.raises(EngineError, match="pooling_mode_max_tokens"):
         embed(copy)

@@ -114,7 +114,8 @@ ARCHITECTURES = (
         classes=("Gemma3TextModel",),
         parameters=THIRD,
         tensors=TENSORS | SANDWICH | NORMED_QUERIES,
-        expects=GELU | {"attn_logit_softcapping": (), "use_bidirectional_attention": (True,)},
+        when=lambda settings: settings.get("use_bidirectional_attention") is True,
+        expects=GELU | {"attn_logit_softcapping": ()},
         dense=("dense_2", "dense_3"),
     ),
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terazi.errors import EngineError, UsageError
+from terazi.errors import UsageError
 from terazi.runtime.mlx.bert import Bert, mx, nn
+from terazi.runtime.mlx.errors import refusal
 from terazi.runtime.pooling import pool
 from terazi.runtime.tokenizer import Tokenizer
 
@@ -44,8 +45,7 @@ class Encoder:
             self.trained_context = int(config["max_position_embeddings"])
             self._words = int(config["vocab_size"])
         except Exception as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-            raise EngineError(f"mlx cannot load {directory}: {reason}") from None
+            raise refusal("mlx", directory, error) from None
         self.load_time = time.perf_counter() - started
         self._directory = directory
         self._context = min(context, self.trained_context)

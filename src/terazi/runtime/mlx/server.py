@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from terazi.runtime.openai.answer import Piece, Writing
 from terazi.runtime.openai.server import Server
 from terazi.runtime.openai.turns import Embedding, Turns
 from terazi.runtime.server import ServerOptions, serve
+from terazi.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -32,43 +34,58 @@ class _Language:
 
     can = frozenset({"top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"})
 
-    def __init__(self, generation: Generation) -> None:
-        self._generation = generation
+    def __init__(self, generation: Generation, tokenizer: Tokenizer) -> None:
+        self._generation, self._tokenizer = generation, tokenizer
 
     def begin(self, ask: Ask) -> Writing:
-        context, responses = self._asked(ask)
-        return Writing(len(context.prompt), max(context.prompt_cache_count, 0), _pieces(context, responses))
+        with self._watched():
+            context, responses = self._generation.ask(ask)
+        text = isinstance(ask.prompt, str)
+        written = _plain(responses, self._tokenizer) if text else _told(context, responses)
+        pieces = self._pieces(context, written)
+        return Writing(len(context.prompt), max(context.prompt_cache_count, 0), pieces)
 
-    def _asked(self, ask: Ask) -> tuple[Any, Any]:
+    def _pieces(self, context: Any, written: Iterator[Piece]) -> Generator[Piece]:
         try:
-            return self._generation.ask(ask)
+            with self._watched():
+                yield from written
+        finally:
+            context.stop()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
         except RuntimeError as error:
             if not self._generation.is_healthy:
                 os._exit(1)  # the log says why its thread died; the gateway starts another process
             raise EngineError(f"mlx-lm: {error}") from None
 
 
-def _pieces(context: Any, responses: Iterator[Any]) -> Generator[Piece]:
-    """Turn mlx-lm's responses, one per token, into pieces, thoughts apart from the rest."""
+def _plain(responses: Iterator[Any], tokenizer: Tokenizer) -> Iterator[Piece]:
+    """Turn mlx-lm's responses, one per token, into text; its own text has lost a space at the beginning."""
+    text = tokenizer.text()
+    for response in responses:
+        ending = response.finish_reason
+        said = "" if ending == "stop" else text.add(response.token)
+        yield Piece(said + (text.finish() if ending else ""), ending=ending)
+
+
+def _told(context: Any, responses: Iterator[Any]) -> Iterator[Piece]:
+    """Turn mlx-lm's responses into pieces of an answer, thoughts apart from the rest."""
     machine = context.text_sm
     state = machine.make_state(context.initial_state)
-    try:
-        for response in responses:
-            ending = response.finish_reason
-            if ending == "stop":
-                yield Piece(ending="stop")
-                return
-            state, segments = machine.split(state, response.text)
-            if ending:
-                state, rest, name = machine.flush(state)
-                segments.append((name, rest))
-            *first, last = segments
-            for name, text in first:
-                if text:
-                    yield Piece(text, token=False, thought=name == "reasoning")
-            yield Piece(last[1], ending=ending, thought=last[0] == "reasoning")
-    finally:
-        context.stop()
+    for response in responses:
+        ending = response.finish_reason
+        state, segments = machine.split(state, response.text)
+        if ending:
+            state, rest, name = machine.flush(state)
+            segments.append((name, rest))
+        *first, last = segments
+        for name, text in first:
+            if text:
+                yield Piece(text, token=False, thought=name == "reasoning")
+        yield Piece(last[1], ending=ending, thought=last[0] == "reasoning")
 
 
 def _start(options: ServerOptions) -> Server:
@@ -84,7 +101,7 @@ def _start(options: ServerOptions) -> Server:
         from terazi.runtime.mlx.generation import Generation
     except ImportError:
         raise MissingExtraError("running MLX models", "mlx") from None
-    return Server(_Language(Generation(options)), options)
+    return Server(_Language(Generation(options), Tokenizer(Path(options.model))), options)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from mlx_lm.utils import load_model
 
 from terazi.errors import EngineError, UnsupportedError
 from terazi.runtime.engine import Generation
+from terazi.runtime.mlx.errors import refusal
 from terazi.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Session:
             mx.eval(self._model.parameters())
             self.vocabulary = int(self._model(mx.array([[0]])).shape[-1])  # a shape; nothing is computed
         except Exception as error:
-            raise EngineError(f"mlx-lm cannot load {directory}: {_first_line(error)}") from None
+            raise refusal("mlx-lm", directory, error) from None
         self.load_time = time.perf_counter() - started
         self.context = context
         self.trained_context = _trained_context(config)
@@ -215,7 +216,3 @@ def _trained_context(config: Mapping[str, Any]) -> int:
         if type(length) is int and length > 0:
             return length
     return 0
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
