@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from terazi.errors import UnsupportedError
 from terazi.formats import open_model
 from terazi.runtime.onnxruntime import open_engine
 
+REQUIREMENTS = ("tensorflow-cpu==2.21.*", "tf2onnx==1.17.*", "onnx", "onnxruntime")
 TENSORFLOW = os.environ.get("TERAZI_TENSORFLOW_PYTHON", "")
 
 SCRIPT = """
@@ -103,14 +105,29 @@ def test_inspect_shows_the_operators(sklearn):
     assert "ai.onnx.ml" in done.output
 
 
+@pytest.fixture(scope="module")
+def tensorflow():
+    """The Python of an environment with the exporters, made once: they need 1.3 GB and older libraries."""
+    if TENSORFLOW:
+        return TENSORFLOW
+    cache = Path(os.environ.get("TERAZI_TEST_CACHE", Path.home() / ".cache" / "terazi-tests"))
+    directory = cache / "tensorflow-2.21"
+    python = directory / "bin" / "python"
+    if not (directory / "complete").is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        venv.create(directory, clear=True, with_pip=True)
+        command = [python, "-m", "pip", "install", "--quiet", *REQUIREMENTS]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"cannot install TensorFlow: {done.stderr.strip().splitlines()[-1]}")
+        (directory / "complete").touch()
+    return str(python)
+
+
 @pytest.mark.slow
-def test_tensorflow_and_keras(tmp_path):
-    """Runs the exporters in an environment of their own: TensorFlow takes 1.3 GB."""
-    if not TENSORFLOW:
-        pytest.skip("TERAZI_TENSORFLOW_PYTHON names no Python with tensorflow and tf2onnx")
-    done = subprocess.run(
-        [TENSORFLOW, "-c", SCRIPT, tmp_path], capture_output=True, text=True, check=False, env=_quiet()
-    )
+def test_tensorflow_and_keras(tensorflow, tmp_path):
+    command = [tensorflow, "-c", SCRIPT, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_quiet(tensorflow))
     assert done.returncode == 0, done.stderr[-2000:]
     expected = np.load(tmp_path / "expected.npz")
     for name in ("tf2onnx-13", "tf2onnx-17", "keras"):
@@ -129,7 +146,7 @@ def test_tensorflow_and_keras(tmp_path):
         assert (tmp_path / f"{name}-w8/model.onnx").stat().st_size < Path(source.path).stat().st_size / 2.5
 
 
-def _quiet():
+def _quiet(python):
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": "", "PYTHONWARNINGS": "ignore"} | (
-        {"PATH": f"{Path(TENSORFLOW).parent}:{os.environ['PATH']}"} if sys.platform != "win32" else {}
+        {"PATH": f"{Path(python).parent}:{os.environ['PATH']}"} if sys.platform != "win32" else {}
     )

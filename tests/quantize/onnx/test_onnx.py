@@ -217,7 +217,8 @@ def deep(path, *, matrices, kept=0, width):
             names = [f"x{number}", f"w{number}"], [f"x{number + 1}"]
             nodes.append(helper.make_node("MatMul", *names, name=f"m{number}"))
     first = helper.make_tensor_value_info("x0", TensorProto.FLOAT, ["n", width])
-    last = helper.make_tensor_value_info(f"x{matrices + kept}", TensorProto.FLOAT, None)
+    shape = [*([1] if kept else []), "n", width]
+    last = helper.make_tensor_value_info(f"x{matrices + kept}", TensorProto.FLOAT, shape)
     graph = helper.make_graph(nodes, "g", [first], [last], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
