@@ -39,3 +39,11 @@ def test_what_is_read_is_near_what_was_meant(nbytes):
         number, unit = re.fullmatch(r"(\d{1,3}(?:\.\d+)?) ([kMGT]?B)", text).groups()
         read = float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
         assert read == pytest.approx(nbytes, rel=0.06, abs=0.5)
+
+
+def test_sizes_in_sentences():
+    from terazi.search.limits import megabytes
+
+    sizes = (98_362_432, 999_400_000, 999_600_000, 1_900_000_000)
+    assert [megabytes(nbytes) for nbytes in sizes] == ["98 MB", "999 MB", "999.6 MB", "1.9 GB"]
+    assert megabytes(999_999_999) == "1.0 GB"

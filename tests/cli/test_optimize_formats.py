@@ -62,3 +62,32 @@ def test_a_pick_of_another_format_runs_where_it_is_published(
     done = run("run", directory, "Say hello.", "--max-tokens", 4, "--temperature", 0)
     assert done.code == 0, done.err
     assert done.out.strip()
+
+
+@pytest.mark.slow
+def test_an_encoder_is_published_as_onnx(minilm, tmp_path, run):
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "\n\n".join(f"Sentence {n} tells of {n * 7} boats that crossed the bay." for n in range(12))
+    )
+    done = run(
+        "optimize", minilm, "--use-case", "embeddings-search", "--device", "raspberry-pi-5",
+        "--types", "onnx:w8", "--text", text, "--threads", 1, "--output", "out",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    variants = {v["label"]: v for v in report["variants"]}
+    assert set(variants) == {"F32", "ONNX w8"}
+    assert report["recommendation"]["pick"] == "ONNX w8"
+    assert report["recommendation"]["framework"]["name"] == "onnxruntime"
+    assert report["recommendation"]["framework"]["measured"]
+    for variant in variants.values():
+        latency = variant["measurements"]["latency"]
+        assert 0 < latency["value"] <= latency["conditions"]["percentile_95"]
+        assert variant["measurements"]["prefill_speed"]["value"] > 0
+    assert variants["ONNX w8"]["exported"]["Erf"] == 6
+    assert variants["ONNX w8"]["operators"]["BiasGelu"] == 6
+    (directory,) = (tmp_path / "out").glob("*-ONNX-w8")
+    again = evaluate(directory, reference=directory, text=text, threads=1, metrics=("size", "cosine"))
+    assert again[0].artifact == variants["ONNX w8"]["digest"]
+    assert again[1].value > 0.9999

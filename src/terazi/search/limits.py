@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from terazi.figures import size
 from terazi.search.estimates import decode_speed
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def figure(value: float, digits: int = 2) -> str:
 
 def megabytes(nbytes: float) -> str:
     """Format bytes for sentences: ``98 MB``, ``1.9 GB``."""
-    if nbytes < 1e6:
-        return f"{nbytes / 1e3:.0f} kB"
-    return f"{nbytes / 1e6:.0f} MB" if nbytes < 1e9 else f"{nbytes / 1e9:.1f} GB"
+    return size(nbytes, "{:.0f}".format) if nbytes < 999.5e6 else size(nbytes)
 
 
 def violations(candidate: Candidate, device: Device, budget: Budget, context: int) -> list[Violation]:

@@ -28,7 +28,7 @@ def open_engine(
     context: int = 512,
     threads: int | None = None,
     embedding: bool = False,
-    timeout: float = 600,
+    timeout: float = 1800,
 ) -> Mlx:
     """Load a directory, quantized by MLX or not at all; use the engine in a ``with`` block.
 

@@ -44,7 +44,7 @@ class Session:
         started = time.perf_counter()
         processor = mx.default_device() == mx.Device(mx.cpu)
         if processor:
-            mx.disable_compile()  # would need a C++ compiler, and gains nothing measurable
+            mx.disable_compile()  # it calls g++, loads what lies in /tmp, and gains nothing measurable
         try:
             self._model: Any
             self._model, config = load_model(directory)
