@@ -1,9 +1,10 @@
-"""Record small checkpoints of bitsandbytes, HQQ and ModelOpt with the weights that those libraries decode.
+"""Record small checkpoints of bitsandbytes, HQQ, ModelOpt and AutoRound, and what those decode.
 
 Too large for the test environment, so run by hand in one of its own, on a CPU:
 
     python -m venv --system-site-packages /tmp/quantizers   # with torch, transformers, safetensors
-    /tmp/quantizers/bin/pip install bitsandbytes==0.50.2 hqq==0.2.8.post1 nvidia-modelopt==0.47.0 accelerate
+    /tmp/quantizers/bin/pip install bitsandbytes==0.50.2 hqq==0.2.8.post1 nvidia-modelopt==0.47.0 \\
+        auto-round==0.16.1 accelerate
     /tmp/quantizers/bin/python tests/golden/record_quantizers.py
 
 Each directory of tests/golden/quantizers is a checkpoint; ``expected.safetensors`` beside it has what the
@@ -172,12 +173,52 @@ def record_modelopt():
     keep("modelopt", tensors, config, expected)
 
 
+def record_auto_round():
+    """Pack with the layers that AutoRound's export uses; an identity matrix shows what they stand for."""
+    from auto_round.export.export_to_awq.utils import WQLinear_GEMM
+    from auto_round_extension.torch.qlinear_torch_zp import QuantLinear
+
+    torch.manual_seed(3)
+    rows, columns, group = 64, 96, 32
+    tensors, expected = {}, {}
+    for bits in (2, 3, 4, 8):
+        linear = torch.nn.Linear(columns, rows, bias=False)
+        scales = (torch.rand(rows, columns // group) * 0.02 + 0.001).half().float()
+        zeros = torch.randint(1, 1 << bits, scales.shape)
+        layer = QuantLinear(bits, group, columns, rows, False)
+        layer.pack(linear, scales, zeros.float(), None)
+        tensors |= {f"w{bits}.{name}": tensor for name, tensor in layer.state_dict().items()}
+        expected[f"w{bits}"] = layer(torch.eye(columns)).T
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32}
+    settings = {
+        "quant_method": "auto-round",
+        "bits": 4,
+        "group_size": group,
+        "sym": False,
+        "data_type": "int",
+    }
+    settings["packing_format"] = "auto_round:auto_gptq"
+    keep("auto-round", tensors, config | {"quantization_config": settings}, expected)
+    linear = torch.nn.Linear(columns, rows, bias=False).half()
+    scales = (torch.rand(rows, columns // group) * 0.02 + 0.001).half()
+    zeros = torch.randint(1, 16, scales.shape).half()
+    layer = WQLinear_GEMM.from_linear(
+        linear, 4, group, scales=scales.T.contiguous(), zeros=zeros.T.contiguous(), device="cpu"
+    )
+    numbers = (linear.weight / scales.repeat_interleave(group, 1) + zeros.repeat_interleave(group, 1)).round()
+    stands = (numbers.clamp(0, 15) - zeros.repeat_interleave(group, 1)) * scales.repeat_interleave(group, 1)
+    tensors = {f"q.{name}": tensor for name, tensor in layer.state_dict().items()}
+    settings = settings | {"packing_format": "auto_round:auto_awq"}
+    keep("auto-round-awq", tensors, config | {"quantization_config": settings}, {"q": stands})
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as source:
         model = base(source)
-        for what in sys.argv[1:] or ["bitsandbytes", "hqq", "modelopt"]:
+        for what in sys.argv[1:] or ["bitsandbytes", "hqq", "modelopt", "auto-round"]:
             {
                 "bitsandbytes": lambda: record_bitsandbytes(source),
                 "hqq": lambda: record_hqq(model),
                 "modelopt": record_modelopt,
+                "auto-round": record_auto_round,
             }[what]()

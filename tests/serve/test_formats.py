@@ -23,6 +23,7 @@ pytest.importorskip("mlx_lm")
 
 ASK = [{"role": "user", "content": "Name the capital city of France."}]
 WRITERS = ["two:onnx", "two:mlx"]
+MLX_SLOWLY = ["two:onnx", pytest.param("two:mlx", marks=pytest.mark.slow)]
 TEXTS = ["a cat sat on the mat", "the stock market fell", "a"]
 MODULES = {"two:onnx": "onnxruntime", "two:mlx": "mlx", "two:gguf": "llamacpp"}
 
@@ -143,7 +144,7 @@ def test_chat(client, host, mixed, model):
     assert running.details.format == model.partition(":")[2]
 
 
-@pytest.mark.parametrize("model", ["two:onnx", pytest.param("two:mlx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", MLX_SLOWLY)
 def test_texts_are_those_of_the_engine_alone(client, directories, model):
     from terazi.evaluate.engines import open_writer
 
@@ -172,6 +173,24 @@ def test_stop_texts_and_seeds(client, model):
         for seed in (5, 5, 6)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("model", MLX_SLOWLY)
+def test_a_conversation_is_remembered(client, model):
+    told = [{"role": "user", "content": f"Tell me a story about {model} and the sea."}]
+    options = {"model": model, "max_tokens": 6, "temperature": 0}
+    for turn in range(3):
+        answer = client.chat.completions.create(messages=told, **options)
+        cached = answer.usage.prompt_tokens_details.cached_tokens
+        assert cached > 0.5 * answer.usage.prompt_tokens if turn else cached < 40
+        if model == "two:onnx":  # a seed keeps it from remembering
+            anew = client.chat.completions.create(messages=told, seed=1, **options)
+            assert anew.usage.prompt_tokens_details.cached_tokens == 0
+            assert anew.choices[0].message.content == answer.choices[0].message.content
+        told += [
+            {"role": "assistant", "content": answer.choices[0].message.content},
+            {"role": "user", "content": f"And then, {turn}?"},
+        ]
 
 
 def test_json_schema(client, host):
@@ -249,7 +268,7 @@ def test_embeddings_are_those_of_the_engine_alone(client, host, directories, mix
     host.embed(model, "x", keep_alive=0)  # leaves the processes of the writers alone
 
 
-@pytest.mark.parametrize("model", WRITERS)
+@pytest.mark.parametrize("model", MLX_SLOWLY)
 def test_a_newcomer_does_not_wait_for_the_end_of_another(client, model):
     ends = {}
 

@@ -20,8 +20,8 @@ __all__ = ["Limits", "Loading", "plan_loading"]
 
 _ROLES = ("adapter", "projector", "draft")
 # Format -> copies of the weights, bytes of a cached number, bytes of the engine's code; as measured.
-# onnxruntime keeps a repacked copy beside the file's; mlx-lm remembers as many conversations as it has.
-_MEMORY = {"gguf": (1, 2, 0), "onnx": (2, 4, 60_000_000), "mlx": (1, 8, 130_000_000)}
+# onnxruntime keeps a repacked copy beside the file's. Cached is float32, twice: ended conversations are kept.
+_MEMORY = {"gguf": (1, 2, 0), "onnx": (2, 8, 60_000_000), "mlx": (1, 8, 130_000_000)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,7 +217,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "quantizers"
 
 @pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
 def test_as_the_library_decodes(name):
-    """What bitsandbytes, HQQ and ModelOpt made of their codes, see tests/golden/record_quantizers.py."""
+    """What the quantizers made of their codes themselves, see tests/golden/record_quantizers.py."""
     model = open_model(GOLDEN / name)
     expected = load_file(GOLDEN / name / "expected.safetensors")
     assert expected
@@ -351,6 +351,8 @@ def golden(name):
         ("int8", "SCB", np.ones(3, np.float32), "not .1, 32."),
         ("int8", "weight_format", np.uint8(1), "not row-major"),
         ("int8", "weight", np.ones((32, 32), np.float32), "not a matrix of 8-bit integers"),
+        ("auto-round", "qzeros", np.ones((3, 1), np.int32), "bits is 0"),
+        ("auto-round", "scales", None, "has no scales"),
         ("hqq", "packing", np.frombuffer(b"5bit_u8", np.uint8), "packing '5bit_u8'"),
         ("hqq", "shape", np.array([3, 5]), "do not divide"),
         ("hqq", "shape", np.array([64, 32]), "W_q has 512 bytes"),
@@ -362,7 +364,7 @@ def golden(name):
     ],
 )
 def test_damaged_layers(source, part, value, problem, checkpoint):
-    name = f"model.layers.0.self_attn.q_proj.{part}"
+    name = f"{'w4' if source == 'auto-round' else 'model.layers.0.self_attn.q_proj'}.{part}"
     tensors = {key: tensor for key, tensor in golden(source).items() if key != name or value is not None}
     tensors = tensors if value is None else tensors | {name: np.asarray(value)}
     settings = json.loads((GOLDEN / source / "config.json").read_text())["quantization_config"]
@@ -413,3 +415,9 @@ def as_torch(array):
     import torch
 
     return torch.from_numpy(array)
+
+
+def test_auto_round_s_other_packings_are_named(checkpoint):
+    settings = {"quant_method": "auto-round", "packing_format": "auto_round:llm_compressor"}
+    with pytest.raises(FormatError, match="packing_format is auto_round:llm_compressor, not"):
+        open_model(checkpoint(golden("auto-round"), settings))

@@ -9,6 +9,7 @@ import pytest
 from terazi import api
 from terazi.errors import EngineError, MissingExtraError, NotFoundError
 from terazi.runtime import llamacpp
+from terazi.runtime.child import Child
 from terazi.runtime.mlx import open_engine
 
 mx = pytest.importorskip("mlx.core", reason="mlx is not installed on this platform")
@@ -188,13 +189,21 @@ def cut(path, size):
         file.truncate(size)
 
 
+@pytest.fixture(scope="module")
+def child():
+    """One process for all damages: each ends in an error, and the process goes on."""
+    opened = Child("terazi.runtime.mlx.worker", timeout=60)
+    yield opened
+    opened.close()
+
+
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_directories_get_one_line(copy, name):
+def test_damaged_directories_get_one_line(copy, child, name):
     damage, reason = DAMAGES[name]
     (copy / "evil.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()")
     damage(copy)
     with pytest.raises(EngineError, match=reason) as caught:
-        open_engine(copy, timeout=60)
+        child.call("open", path=str(copy), context=64, embedding=False)
     assert "\n" not in caught.value.message
     assert "Traceback" not in caught.value.message
     assert not (copy / "ran").exists()

@@ -17,6 +17,7 @@ _HINT = "get the original, unquantized checkpoint of this model"
 
 # config.json's quant_method -> how its layers may be stored.
 _METHODS: dict[str, tuple[Layout, ...]] = {
+    "auto-round": (integers.AUTO_ROUND,),
     "awq": (integers.AWQ,),
     "bitsandbytes": (bitsandbytes.FOUR_BITS, bitsandbytes.EIGHT_BITS),
     "compressed-tensors": (compressed.PACKED, compressed.PLAIN),

@@ -1,6 +1,7 @@
-"""Packed integers with a scale and a zero point per group of inputs: GPTQ and AWQ, read as F16.
+"""Packed integers with a scale and a zero point per group of inputs: GPTQ, AWQ, AutoRound, read as F16.
 
-Layouts: AutoGPTQ/GPTQModel (`qweight`, `qzeros`, `scales`, `g_idx`) and AutoAWQ's "gemm" version.
+Layouts: AutoGPTQ/GPTQModel (`qweight`, `qzeros`, `scales`, `g_idx`), AutoAWQ's "gemm" version, and both as
+AutoRound writes them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 from terazi.formats.huggingface.quantized.layout import Layout, Parts, Settings, decoded, matrix, whole
 from terazi.model import Tensor
 
-__all__ = ["AWQ", "GPTQ", "groups", "unpacked", "words"]
+__all__ = ["AUTO_ROUND", "AWQ", "GPTQ", "groups", "unpacked", "words"]
 
 # Position of each of eight 4-bit numbers in AWQ's words -> its column.
 _AWQ_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
@@ -32,7 +33,7 @@ def unpacked(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
     if 32 % bits == 0:
         shifts = np.arange(0, 32, bits, dtype=np.uint32)
         numbers = (packed[:, :, None] >> shifts) & np.uint32((1 << bits) - 1)
-        return numbers.reshape(len(packed), -1)[:, :count].astype(np.int16)
+        return numbers.reshape(len(packed), packed.shape[1] * 32 // bits)[:, :count].astype(np.int16)
     stream = np.unpackbits(packed.view(np.uint8), axis=1, bitorder="little")[:, : count * bits]
     return stream.reshape(len(packed), count, bits).astype(np.int16) @ (1 << np.arange(bits, dtype=np.int16))
 
@@ -96,5 +97,20 @@ def _awq(name: str, parts: Parts, settings: Settings) -> Tensor:
     return decoded(name, (rows, columns), "F16", decode, parts, 4)
 
 
+def _auto_round(name: str, parts: Parts, settings: Settings) -> Tensor:
+    """AutoRound packs like GPTQ or AWQ; layers may differ in bits and groups, which their shapes tell."""
+    packing, codes, zeros = settings.get("packing_format"), parts[".qweight"], parts[".qzeros"]
+    if packing not in ("auto_round:auto_gptq", "auto_round:auto_awq"):
+        raise ValueError(
+            f"packing_format is {str(packing)[:40]}, not auto_round:auto_gptq or auto_round:auto_awq"
+        )
+    if packing == "auto_round:auto_awq":
+        return _awq(name, parts, {"bits": 4, "group_size": codes.row_count // zeros.row_count})
+    bits = zeros.columns * 32 // codes.columns
+    columns = codes.row_count * 32 // max(bits, 1)
+    return _gptq(name, parts, {"bits": bits, "group_size": columns // zeros.row_count})
+
+
 GPTQ = Layout(".qweight", _SUFFIXES, _gptq)
 AWQ = Layout(".qweight", _SUFFIXES, _awq)
+AUTO_ROUND = Layout(".qweight", _SUFFIXES, _auto_round)
