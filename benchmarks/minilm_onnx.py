@@ -59,19 +59,12 @@ def timed(command: list[str]) -> tuple[float, float, str]:
     return used, time.perf_counter() - started, failed
 
 
-def make_ours(directory: Path, recipe: str) -> tuple[Path, float, float, str]:
-    output = directory / recipe
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "terazi",
-        "quantize",
-        str(directory / "fp32"),
-        str(output),
-        "--force",
-    ]
-    return output, *timed([*command, "--type", recipe, "--threads", "1"])
+def make_ours(directory: Path, variant: str) -> tuple[Path, float, float, str]:
+    recipe, _, method = variant.partition(":")
+    output = directory / variant.replace(":", "-")
+    command = [sys.executable, "-m", "terazi", "quantize", str(directory / "fp32"), str(output), "--force"]
+    command += ["--type", recipe, "--threads", "1", *(["--method", method] if method else [])]
+    return output, *timed(command)
 
 
 def make_olive(python: Path, exported: Path, directory: Path, name: str) -> tuple[Path, float, float, str]:
@@ -195,7 +188,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--olive", type=Path, help="the Python of an environment with olive-ai")
-    parser.add_argument("--recipes", nargs="*", default=list(ONNX_RECIPES))
+    variants = [*ONNX_RECIPES, "w4:hqq", "w2:hqq"]
+    parser.add_argument("--recipes", nargs="*", default=variants, help="a type, or type:method")
     parser.add_argument("--rounds", type=int, default=1, help="how often everything is made")
     chosen = parser.parse_args()
     texts = sentences(evaluation_corpus(), 64)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["batches", "read_arrays"]
 
 _LONGEST = 256
-_TEXTS = 48
 _BATCH, _STACKED = 8, 32
 _CONTEXT = 128
 _ONNX = {1: np.float32, 6: np.int32, 7: np.int64}
@@ -33,7 +32,7 @@ def batches(
     data: Path | str | Iterable[str] | Iterable[Feeds] | None,
     *,
     same_shape: bool = False,
-    texts: int = _TEXTS,
+    texts: int,
     batch: int = _BATCH,
 ) -> list[Feeds]:
     """Return inputs for the graph ``model`` of the file ``source``, batch after batch.

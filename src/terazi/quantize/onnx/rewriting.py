@@ -44,8 +44,10 @@ _SAMPLE = 128
 """Tokens that the error of a product is measured on."""
 _PROBES = 2
 """Texts that the error of the outputs is measured on."""
+_TEXTS = 48
+"""Texts that GPTQ learns from: at 4 bits, more gain little (docs/benchmarks.md)."""
 _RANGED = 256
-"""Texts that ranges of activations come from: their extremes need more than averages do."""
+"""Texts that ranges of activations come from, whose extremes need more; 2 bits do as well."""
 _TABLE_GROUP = 32
 _GRAM_BYTES = 1 << 30
 """Second moments that are held at a time; larger models are run several times."""
@@ -120,7 +122,7 @@ def _to_blocks(job: Job, rewrite: Rewrite, found: Sequence[Matrix], progress: Pr
     recipe = job.recipe
     if not recipe.needs_data:
         return _round_all(job, rewrite, found, progress)
-    feeds = job.feeds()
+    feeds = job.feeds(texts=_TEXTS if recipe.bits > 2 else _RANGED)
     # Threads of OpenBLAS wait by spinning: on a busy machine they take more time than they save.
     with threadpool_limits(1, "blas"), _observed(job, found) as engine:
         safe: set[str] = set()
