@@ -19,6 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
@@ -66,71 +68,81 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def gateway(home: str) -> tuple[asyncio.subprocess.Process, str]:
+@asynccontextmanager
+async def gateway(home: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run `terazi serve` for the block; its process and address."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "terazi", "serve", "--port", "0", "--threads", "1", "--quiet", "--queue", "128",
         "--context", str(CONTEXT), "--parallel", str(PARALLEL),
         stderr=asyncio.subprocess.PIPE, env=os.environ | {"TERAZI_HOME": home},
     )  # fmt: skip
     assert process.stderr
-    match = re.search(r"http://\S+", (await process.stderr.readline()).decode())
-    assert match
-    return process, match[0]
+    try:
+        match = re.search(r"http://\S+", (await process.stderr.readline()).decode())
+        assert match
+        yield process, match[0]
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def measure(model: Path, counts: list[int], rounds: int) -> None:
     with tempfile.TemporaryDirectory() as home:
         Store(home).add(model, NAME, share="link")
-        process, address = await gateway(home)
-        options = {"model": str(model), "alias": NAME, "context": CONTEXT, "parallel": PARALLEL, "threads": 1}
-        through = client(address)
-        for _ in range(100):
-            try:
-                await through.get("/health")
-                break
-            except httpx2.TransportError:
-                await asyncio.sleep(0.05)
-        cold_through = (await answer(through, 1))[0]
-        started = time.perf_counter()
-        engine = await Engine.start(**options)
-        direct = client("http://{}:{}".format(*engine.address), engine.options.key)
-        cold_direct = (await answer(direct, 1))[0] + time.perf_counter() - started
-        print(f"cold start to first token: engine {cold_direct:.2f} s, gateway {cold_through:.2f} s")
-        firsts: dict[str, list[float]] = {"direct": [], "through": []}
-        for _ in range(60):
-            firsts["direct"].append((await answer(direct, 1))[0])
-            firsts["through"].append((await answer(through, 1))[0])
-        middle = {side: statistics.median(values) * 1000 for side, values in firsts.items()}
-        added = statistics.median(
-            (b - a) * 1000 for a, b in zip(firsts["direct"], firsts["through"], strict=True)
-        )
-        print(
-            f"time to first token, median of 60: engine {middle['direct']:.1f} ms, "
-            f"gateway {middle['through']:.1f} ms, median difference {added:.1f} ms"
-        )
-        costs = []
-        for tokens in (1, 65):
-            used = processor_time(process.pid)
-            for _ in range(20):
-                await answer(through, tokens)
-            costs.append((processor_time(process.pid) - used) / 20 * 1000)
-        per_token = (costs[1] - costs[0]) / 64
-        print(f"gateway's processor time: {costs[0]:.1f} ms a request, {per_token:.3f} ms a streamed token")
-        print("| clients | engine tokens/s | gateway tokens/s | ratio |\n|--:|--:|--:|--:|")
-        for count in counts:
-            rows = []
-            for turn in range(rounds):
-                sides = [direct, through] if turn % 2 == 0 else [through, direct]
-                speeds = {id(side): await throughput(side, count) for side in sides}
-                rows.append((speeds[id(direct)], speeds[id(through)]))
-            a, b = (statistics.median(column) for column in zip(*rows, strict=True))
-            ratio = statistics.median(through / direct for direct, through in rows)
-            print(f"| {count} | {a:.1f} | {b:.1f} | {ratio:.3f} |")
-        await direct.aclose()
-        await engine.close()
-        await through.aclose()
-        process.terminate()
-        await process.wait()
+        async with gateway(home) as (process, address):
+            await compare(model, process, address, counts, rounds)
+
+
+async def compare(
+    model: Path, process: asyncio.subprocess.Process, address: str, counts: list[int], rounds: int
+) -> None:
+    options = {"model": str(model), "alias": NAME, "context": CONTEXT, "parallel": PARALLEL, "threads": 1}
+    through = client(address)
+    for _ in range(100):
+        try:
+            await through.get("/health")
+            break
+        except httpx2.TransportError:
+            await asyncio.sleep(0.05)
+    cold_through = (await answer(through, 1))[0]
+    started = time.perf_counter()
+    engine = await Engine.start("gguf", **options)
+    direct = client("http://{}:{}".format(*engine.address), engine.options.key)
+    cold_direct = (await answer(direct, 1))[0] + time.perf_counter() - started
+    print(f"cold start to first token: engine {cold_direct:.2f} s, gateway {cold_through:.2f} s")
+    firsts: dict[str, list[float]] = {"direct": [], "through": []}
+    for _ in range(60):
+        firsts["direct"].append((await answer(direct, 1))[0])
+        firsts["through"].append((await answer(through, 1))[0])
+    middle = {side: statistics.median(values) * 1000 for side, values in firsts.items()}
+    added = statistics.median(
+        (b - a) * 1000 for a, b in zip(firsts["direct"], firsts["through"], strict=True)
+    )
+    print(
+        f"time to first token, median of 60: engine {middle['direct']:.1f} ms, "
+        f"gateway {middle['through']:.1f} ms, median difference {added:.1f} ms"
+    )
+    costs = []
+    for tokens in (1, 65):
+        used = processor_time(process.pid)
+        for _ in range(20):
+            await answer(through, tokens)
+        costs.append((processor_time(process.pid) - used) / 20 * 1000)
+    per_token = (costs[1] - costs[0]) / 64
+    print(f"gateway's processor time: {costs[0]:.1f} ms a request, {per_token:.3f} ms a streamed token")
+    print("| clients | engine tokens/s | gateway tokens/s | ratio |\n|--:|--:|--:|--:|")
+    for count in counts:
+        rows = []
+        for turn in range(rounds):
+            sides = [direct, through] if turn % 2 == 0 else [through, direct]
+            speeds = {id(side): await throughput(side, count) for side in sides}
+            rows.append((speeds[id(direct)], speeds[id(through)]))
+        a, b = (statistics.median(column) for column in zip(*rows, strict=True))
+        ratio = statistics.median(through / direct for direct, through in rows)
+        print(f"| {count} | {a:.1f} | {b:.1f} | {ratio:.3f} |")
+    await direct.aclose()
+    await engine.close()
+    await through.aclose()
 
 
 def main() -> None:

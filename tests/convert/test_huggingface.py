@@ -92,7 +92,16 @@ def test_there_and_back(family, save, convert, tmp_path):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-ENCODERS = ["bert", "modern-bert", "nomic-bert", "jina-bert-v3", "eurobert"]
+ENCODERS = [
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "distilbert",
+    "modern-bert",
+    "nomic-bert",
+    "jina-bert-v3",
+    "eurobert",
+]
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow) for f in ENCODERS])

@@ -119,25 +119,25 @@ def test_a_damaged_model_does_not_hide_the_others(host, store):
 
 @pytest.mark.parametrize("model", WRITERS)
 def test_chat(client, host, mixed, model):
-    options = {"max_tokens": 12, "temperature": 0}
+    options = {"max_tokens": 6, "temperature": 0}
     whole = client.chat.completions.create(model=model, messages=ASK, **options)
     choice, usage = whole.choices[0], whole.usage
     assert choice.finish_reason == "length"
     assert choice.message.role == "assistant"
-    assert usage.completion_tokens == 12
-    assert usage.total_tokens == usage.prompt_tokens + 12
+    assert usage.completion_tokens == 6
+    assert usage.total_tokens == usage.prompt_tokens + 6
     assert "".join(streamed(client, model, **options)) == choice.message.content
     *_, last = client.chat.completions.create(
         model=model, messages=ASK, stream=True, stream_options={"include_usage": True}, **options
     )
     assert last.usage.prompt_tokens == usage.prompt_tokens
     before = mixed.metric("terazi_tokens_total", model=model, kind="generated")
-    told = host.chat(model, ASK, options={"temperature": 0, "num_predict": 12})
+    told = host.chat(model, ASK, options={"temperature": 0, "num_predict": 6})
     assert told.message.content == choice.message.content
-    assert (told.eval_count, told.prompt_eval_count) == (12, usage.prompt_tokens)
+    assert (told.eval_count, told.prompt_eval_count) == (6, usage.prompt_tokens)
     assert told.done_reason == "length"
     assert told.eval_duration > 0
-    assert mixed.metric("terazi_tokens_total", model=model, kind="generated") - before == 12
+    assert mixed.metric("terazi_tokens_total", model=model, kind="generated") - before == 6
     assert mixed.metric("terazi_time_to_first_token_seconds_count", model=model) >= 4
     assert mixed.metric("terazi_engine_memory_bytes", model=model) > 20_000_000
     (running,) = [entry for entry in host.ps().models if entry.model == model]
@@ -155,7 +155,7 @@ def test_texts_are_those_of_the_engine_alone(client, directories, model):
     assert served.choices[0].text == alone
 
 
-@pytest.mark.parametrize("model", WRITERS)
+@pytest.mark.parametrize("model", MLX_SLOWLY)
 def test_stop_texts_and_seeds(client, model):
     options = {"model": model, "messages": ASK, "max_tokens": 12}
     whole = client.chat.completions.create(**options, temperature=0).choices[0].message.content
@@ -311,7 +311,7 @@ def test_a_client_that_leaves_stops_its_answer(client, mixed, model):
 def test_a_crash_of_one_engine_leaves_the_other(client, mixed):
     """Two formats answer at once; one engine is killed, and comes back when it is asked again."""
     heard = {model: [] for model in WRITERS}
-    lengths = {"two:onnx": 400, "two:mlx": 60}
+    lengths = {"two:onnx": 400, "two:mlx": 40}
     failures = {}
 
     def listen(model):
@@ -331,7 +331,7 @@ def test_a_crash_of_one_engine_leaves_the_other(client, mixed):
         thread.join(60)
     assert "SIGKILL" in failures.pop("two:onnx")
     assert not failures
-    assert len(heard["two:mlx"]) > 30
+    assert len(heard["two:mlx"]) > 20
     assert client.chat.completions.create(model="two:onnx", messages=ASK, max_tokens=1).choices
     assert process(mixed, "two:onnx") != killed
 

@@ -60,6 +60,9 @@ def to_huggingface(model: Model, *, type: str | None = None) -> Model:
         table = _table(model)
         settings = _settings(model, table)
         tensors = list(_tensors(model, table, settings))
+        there = {tensor.name for tensor in tensors}
+        assert table.back is not None
+        tensors += [tensor for tensor in table.back.extra(settings) if tensor.name not in there]
     else:
         packing = ("quantization", "quantization_config", "torch_dtype")
         settings = {name: value for name, value in model.metadata.items() if name not in packing}
@@ -126,14 +129,15 @@ def _settings(model: Model, table: Architecture) -> dict[str, Any]:
         "vocab_size": model.config.vocabulary_size,
         "tie_word_embeddings": "output.weight" not in model.tensors,
     }
-    for key, reader in table.parameters.items():
-        value = model.metadata.get(f"{table.name}.{key}")
+    named = {f"{table.name}.{key}": reader for key, reader in table.parameters.items()}
+    for key, reader in (named | dict(table.tokenizer)).items():
+        value = model.metadata.get(key)
         if value is None:
             continue
         if isinstance(reader, Field):
             plain = value.item() if isinstance(value, np.generic) else value
             found[reader.names[0]] = None if reader.null is not None and plain == reader.null else plain
-        elif reader is head_size and key == "attention.key_length":
+        elif reader is head_size and key == f"{table.name}.attention.key_length":
             found["head_dim"] = int(value)
     for name, word in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
         id = model.metadata.get(f"tokenizer.ggml.{word}_token_id")

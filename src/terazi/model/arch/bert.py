@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from terazi.errors import FormatError
 from terazi.model.arch.change import skipping_rows
-from terazi.model.arch.table import Architecture, Back, Reader, Source, To, constant, integer, real
+from terazi.model.arch.table import Architecture, Back, Reader, Settings, Source, To, constant, integer, real
+from terazi.model.tensor import Tensor
 
 __all__ = ["ARCHITECTURES", "EMBEDDINGS", "ENCODER", "GELU", "LAYERS", "TOKEN_TYPES", "UNUSED_HEADS"]
 
@@ -73,11 +74,17 @@ def _positions(settings: Mapping) -> np.uint32:
     return np.uint32(total - reserved)
 
 
+def _token_types(settings: Settings) -> Iterator[Tensor]:
+    """Yield zeros for BERT's embedding of two texts, which DistilBERT does without."""
+    shape = (int(integer("type_vocab_size", default=2)(settings)), int(integer("hidden_size")(settings)))
+    yield Tensor.from_array("embeddings.token_type_embeddings.weight", np.zeros(shape, np.float32))
+
+
 ARCHITECTURES = (
     Architecture(
         name="bert",
         classes=("BertModel", "BertForMaskedLM"),
-        back=Back("bert", wrapper=""),
+        back=Back("bert", wrapper="", extra=_token_types),
         parameters=ENCODER,
         tensors=EMBEDDINGS | LAYERS,
         tokenizer=TOKEN_TYPES,

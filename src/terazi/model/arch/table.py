@@ -74,12 +74,14 @@ class To:
 class Back:
     """What a Hugging Face checkpoint needs beyond the tables.
 
-    ``wrapper`` is the prefix of all tensors but the output; ``settings`` adds to the configuration found.
+    ``wrapper`` is the prefix of all tensors but the output; ``settings`` adds to the configuration found, and
+    ``extra`` makes tensors under Hugging Face's names from it that stand in where the file has none.
     """
 
     model_type: str
     wrapper: str = "model."
     settings: Callable[[Settings], Settings] = field(default=lambda settings: {})
+    extra: Callable[[Settings], Iterable[Tensor]] = field(default=lambda settings: ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

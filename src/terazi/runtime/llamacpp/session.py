@@ -19,6 +19,7 @@ from terazi.runtime.chat import render
 from terazi.runtime.engine import Generation
 from terazi.runtime.llamacpp import library as c
 from terazi.runtime.llamacpp.devices import fitting_layers
+from terazi.runtime.repeats import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -357,17 +358,16 @@ class Session:
         tokens = np.random.default_rng(0).integers(0, self.vocabulary_size, max(prompt_tokens, decode_tokens))
         self._timed(tokens[:32], 32)
         self._timed(tokens[: min(2, decode_tokens)], 1)
-        prompts: list[float] = []
-        decodes: list[float] = []
-        start, used = time.perf_counter(), time.process_time()
-        while len(prompts) < min(repeats, 3) or (
-            len(prompts) < repeats and time.perf_counter() - start < seconds
-        ):
-            prompts.append(self._timed(tokens[:prompt_tokens], self._batch_size))
-            if decode_tokens:
-                decodes.append(self._timed(tokens[:decode_tokens], 1))
-        share = (time.process_time() - used) / (time.perf_counter() - start)
-        return prompts, decodes, share / self.library.llama_n_threads(self.context)
+        (prompts, decodes), share = repeated(
+            (
+                lambda: self._timed(tokens[:prompt_tokens], self._batch_size),
+                lambda: self._timed(tokens[:decode_tokens], 1),
+            ),
+            repeats=repeats,
+            seconds=seconds,
+            threads=self.library.llama_n_threads(self.context),
+        )
+        return prompts, decodes if decode_tokens else [], share
 
     def _timed(self, tokens: np.ndarray, step: int) -> float:
         """Run one sequence ``step`` tokens at a time with the last one's output; returns seconds."""

@@ -12,6 +12,7 @@ from terazi.errors import UsageError
 from terazi.runtime.mlx.bert import Bert, mx, nn
 from terazi.runtime.mlx.errors import refusal
 from terazi.runtime.pooling import pool
+from terazi.runtime.repeats import repeated
 from terazi.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -66,17 +67,15 @@ class Encoder:
         if decode_tokens:
             raise UsageError("an embedding model writes nothing")
         tokens = np.random.default_rng(0).integers(0, self._words, (1, min(prompt_tokens, self._context)))
-        self._run(tokens, np.ones_like(tokens), np.zeros_like(tokens))
-        found: list[float] = []
-        start, used = time.perf_counter(), time.process_time()
-        while len(found) < min(repeats, 3) or (
-            len(found) < repeats and time.perf_counter() - start < seconds
-        ):
+
+        def once() -> float:
             began = time.perf_counter()
             self._run(tokens, np.ones_like(tokens), np.zeros_like(tokens))
-            found.append(time.perf_counter() - began)
-        share = (time.process_time() - used) / (time.perf_counter() - start)
-        return tokens.shape[1], found, [], min(share, 1.0)
+            return time.perf_counter() - began
+
+        once()
+        (found,), share = repeated((once,), repeats=repeats, seconds=seconds, threads=1)
+        return tokens.shape[1], found, [], share
 
     def _run(self, *inputs: np.ndarray) -> np.ndarray:
         states = self._network(*(mx.array(values.astype(np.int32)) for values in inputs))

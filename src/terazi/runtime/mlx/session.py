@@ -17,6 +17,7 @@ from mlx_lm.utils import load_model
 from terazi.errors import EngineError, UnsupportedError
 from terazi.runtime.engine import Generation
 from terazi.runtime.mlx.errors import refusal
+from terazi.runtime.repeats import FEWEST, repeated
 from terazi.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ __all__ = ["Session"]
 mx: Any = mlx.core  # a native module without types
 _PART = 512  # tokens that run at once
 _PIECE_VALUES = 1 << 25
-_FEWEST_REPEATS = 3
 _SHORTEST_PROMPT = 32  # tokens; one such is the warm-up
 
 
@@ -155,19 +155,18 @@ class Session:
         """
         tokens = np.random.default_rng(0).integers(0, self.vocabulary, max(prompt_tokens, decode_tokens))
         probe = tokens[: min(_SHORTEST_PROMPT, prompt_tokens)]
-        fits = len(probe) * seconds / _FEWEST_REPEATS / max(self._timed(probe, _PART), 1e-9)
+        fits = len(probe) * seconds / FEWEST / max(self._timed(probe, _PART), 1e-9)
         prompt_tokens = min(prompt_tokens, max(int(fits), len(probe)))
-        prompts: list[float] = []
-        decodes: list[float] = []
-        start, used = time.perf_counter(), time.process_time()
-        while len(prompts) < min(repeats, _FEWEST_REPEATS) or (
-            len(prompts) < repeats and time.perf_counter() - start < seconds
-        ):
-            prompts.append(self._timed(tokens[:prompt_tokens], _PART))
-            if decode_tokens:
-                decodes.append(self._timed(tokens[:decode_tokens], 1))
-        share = (time.process_time() - used) / (time.perf_counter() - start)
-        return prompt_tokens, prompts, decodes, min(share, 1.0)
+        (prompts, decodes), share = repeated(
+            (
+                lambda: self._timed(tokens[:prompt_tokens], _PART),
+                lambda: self._timed(tokens[:decode_tokens], 1),
+            ),
+            repeats=repeats,
+            seconds=seconds,
+            threads=1,
+        )
+        return prompt_tokens, prompts, decodes if decode_tokens else [], share
 
     def _timed(self, tokens: np.ndarray, step: int) -> float:
         """Run one sequence ``step`` tokens at a time with the last one's logits; returns seconds."""

@@ -11,6 +11,7 @@ import numpy as np
 from terazi.errors import UnsupportedError
 from terazi.runtime.child import Message, memory, serve
 from terazi.runtime.onnxruntime.decoder import Decoder
+from terazi.runtime.repeats import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     Emit = Callable[[Message], None]
 
 __all__: list[str] = []
-
-_FEWEST_REPEATS = 3
 
 
 class Worker:
@@ -105,16 +104,12 @@ class Worker:
         prompt = random.integers(0, self.decoder.vocabulary, values["prompt_tokens"], np.int32)
         steps = random.integers(0, self.decoder.vocabulary, values["decode_tokens"], np.int32)
         self._timed(prompt[:8])
-        prompts: list[float] = []
-        decodes: list[float] = []
-        busy, started = time.process_time(), time.perf_counter()
-        while len(prompts) < values["repeats"]:
-            prompts.append(self._timed(prompt))
-            decodes.append(self._timed(*steps[:, None]))
-            if len(prompts) >= _FEWEST_REPEATS and time.perf_counter() - started > values["seconds"]:
-                break
-        whole = (time.perf_counter() - started) * max(self._threads, 1)
-        share = (time.process_time() - busy) / max(whole, 1e-9)
+        (prompts, decodes), share = repeated(
+            (lambda: self._timed(prompt), lambda: self._timed(*steps[:, None])),
+            repeats=values["repeats"],
+            seconds=values["seconds"],
+            threads=self._threads,
+        )
         return Message({"prompt_seconds": prompts, "decode_seconds": decodes, "processor_share": share})
 
     def memory(self, call: Message, emit: Emit) -> Message:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from terazi.errors import EngineError, UsageError
+from terazi.errors import EngineError, MissingExtraError, UsageError
 from terazi.runtime.openai.answer import Piece, Writing
 from terazi.runtime.openai.server import Server
 from terazi.runtime.openai.turns import Embedding, Turns
@@ -123,14 +123,19 @@ def _next(generator: Any) -> int:
 
 def _start(options: ServerOptions) -> Server:
     path = Path(options.model)
-    if (path / "genai_config.json").is_file():
-        return Server(_Language(path, options), options)
+    writes = (path / "genai_config.json").is_file()
+    try:
+        return Server((_Language if writes else _encoder)(path, options), options)
+    except ImportError:
+        raise MissingExtraError("running ONNX models", "genai" if writes else "onnx") from None
+
+
+def _encoder(path: Path, options: ServerOptions) -> Embedding:
     from terazi.runtime.onnxruntime.session import Session
 
     file = path / "model.onnx" if path.is_dir() else path
     session = Session(file, threads=options.threads, context=options.context)
-    engine = Embedding(Turns(), session.tokenizer, session.embed, longest=options.context)
-    return Server(engine, options)
+    return Embedding(Turns(), session.tokenizer, session.embed, longest=options.context)
 
 
 if __name__ == "__main__":

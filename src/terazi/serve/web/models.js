@@ -4,7 +4,7 @@ import { open } from "./chat.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY = 3000;
-let known = { models: [], catalog: [] }, loaded = [], pulling = null;
+let known = { models: [], catalog: [] }, loaded = [], pulling = null, unwanted = "";
 
 const day = (seconds) => new Date(seconds * 1000).toLocaleDateString("en-CA");
 const big = (number) => (number >= 1e9 ? `${Number((number / 1e9).toPrecision(3))} B` : `${Number((number / 1e6).toPrecision(3))} M`);
@@ -129,12 +129,14 @@ function unload(name) {
 
 function remove(model) {
   const dialog = $("confirm");
+  unwanted = model.name;
   $("question").textContent = `Remove ${model.name} (${bytes(model.size)}) from the store? Content that other models share stays.`;
   dialog.returnValue = "no";
   dialog.showModal();
-  dialog.addEventListener("close", () => {
-    if (dialog.returnValue === "yes") act(() => ask("/api/delete", { method: "DELETE", body: { model: model.name } }));
-  }, { once: true });
+}
+
+function answered() {
+  if ($("confirm").returnValue === "yes") act(() => ask("/api/delete", { method: "DELETE", body: { model: unwanted } }));
 }
 
 async function pull(event) {
@@ -194,6 +196,7 @@ async function tick() {
 
 export function start() {
   $("pull-form").addEventListener("submit", pull);
+  $("confirm").addEventListener("close", answered);
   for (const id of ["search", "format", "licence"]) $(id).addEventListener("input", draw);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && pulling && !$("confirm").open) pulling.abort(); });
   setTimeout(tick, EVERY);
