@@ -136,7 +136,9 @@ function remove(model) {
 }
 
 function answered() {
-  if ($("confirm").returnValue === "yes") act(() => ask("/api/delete", { method: "DELETE", body: { model: unwanted } }));
+  const yes = $("confirm").returnValue === "yes";
+  $("confirm").returnValue = "no"; // the event of an earlier answer may come late
+  if (yes) act(() => ask("/api/delete", { method: "DELETE", body: { model: unwanted } }));
 }
 
 async function pull(event) {
