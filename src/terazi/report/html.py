@@ -111,7 +111,7 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
             number = value(variant)
             if number is None:
                 return "–"
-            return text(number * scale) + ("" if variant["representative"] or metric not in _TIMES else " *")
+            return text(number * scale) + (_mark(variant) if metric in _TIMES else "")
 
         def error(variant: _Values) -> str:
             found = variant["measurements"].get(metric)
@@ -151,12 +151,19 @@ def _columns(variants: Sequence[_Values]) -> list[_Column]:
         of("prefill_speed", "prompt tokens/s here", lambda x: _number(x, 3)),
         of("perplexity", "Perplexity", lambda x: _number(x, 3)),
         of("latency", "ms per sentence here", lambda x: _number(x, 2), 1e3),
-        _Column("95 % within, ms", _slow, lambda v: "–" if _slow(v) is None else _number(_slow(v), 2)),
+        _Column(
+            "95 % within, ms", _slow, lambda v: "–" if _slow(v) is None else _number(_slow(v), 2) + _mark(v)
+        ),
         of("rank_correlation", "Order kept", lambda x: _number(x, 4)),
         of("load_time", "Load, s", lambda x: _number(x, 2)),
         of("peak_memory", "Peak memory here", _bytes),
     ]
     return [column for column in columns if any(column.value(variant) is not None for variant in variants)]
+
+
+def _mark(variant: _Values) -> str:
+    """Point to the caveat on times that tell nothing of the device."""
+    return "" if variant["representative"] else " *"
 
 
 def _slow(variant: _Values) -> float | None:
