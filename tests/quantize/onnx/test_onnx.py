@@ -240,6 +240,26 @@ def test_external_data_in_and_out(recipe, tmp_path, monkeypatch):
     assert np.sqrt(((seen - exact) ** 2).mean()) < (0.3 if recipe == "int4" else 0.05) * exact.std()
 
 
+def test_export_and_optimization_write_external_data(tmp_path, monkeypatch):
+    import torch
+
+    from terazi import api
+
+    monkeypatch.setattr("terazi.formats.onnx.writer.LARGEST_FILE", 10_000)
+    deep(tmp_path / "model.onnx", matrices=2, width=128)
+    artifact = api.convert(tmp_path, "onnx", output=tmp_path / "optimized")
+    module, x = torch.nn.Linear(128, 64), torch.randn(2, 128)
+    path = export_module(module, {"x": x}, tmp_path / "module.onnx")
+    assert [file.name for file in artifact.files] == ["model.onnx", "model.onnx.data"]
+    assert (tmp_path / "module.onnx.data").stat().st_size == 128 * 64 * 4
+    results = []
+    for graph, name in ((tmp_path, "x0"), (tmp_path / "optimized", "x0"), (path, "x")):
+        with open_engine(graph, threads=1) as engine:
+            results.append(engine.run({name: x.numpy()})[0])
+    assert np.abs(results[1] - results[0]).max() < 1e-5
+    assert np.abs(results[2] - module(x).detach().numpy()).max() < 1e-5
+
+
 QUANTIZE = """
 import resource, sys, time
 import numpy as np
