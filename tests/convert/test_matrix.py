@@ -1,6 +1,7 @@
 """Every pair of formats, cell by cell: the converted model runs in its own runtime and says the same."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -100,13 +101,20 @@ def logits(path):
         return engine.logits(TOKENS)
 
 
+def run_card(directory):
+    """Run the Python of a model card as a reader would who stands beside the directory."""
+    code = re.search(r"```python\n(.*?)```", (directory / "README.md").read_text(), re.DOTALL)
+    assert code
+    exec(code[1], {})
+
+
 # Exporting a decoder takes seconds; once is enough by default.
 LONG = [("gguf", "onnx"), ("mlx", "onnx")]
 CELLS = [pytest.param(*pair, marks=[pytest.mark.slow] if pair in LONG else []) for pair in DONE]
 
 
 @pytest.mark.parametrize(("source", "target"), CELLS)
-def test_a_conversion(source, target, sources, exact, tmp_path):
+def test_a_conversion(source, target, sources, exact, tmp_path, monkeypatch, capsys):
     output = tmp_path / ("out.gguf" if target == "gguf" else "out")
     options = {"bits": 8} if target == "mlx" else {}
     artifact = api.convert(sources[source], target, output=output, **options)
@@ -115,6 +123,10 @@ def test_a_conversion(source, target, sources, exact, tmp_path):
     assert artifact.size == sum(file.stat().st_size for file in artifact.files)
     if source != "onnx":
         assert np.sqrt(((logits(output) - exact) ** 2).mean()) < 0.02 * exact.std()
+        if target != "gguf":
+            monkeypatch.chdir(tmp_path)
+            run_card(output)
+            assert len(capsys.readouterr().out.strip()) > 10
 
 
 @pytest.mark.parametrize(("source", "target"), REFUSED)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from terazi.convert.card import model_papers
 from terazi.convert.huggingface_tokenizer import tokenizer_files
 from terazi.convert.sentence_transformers import pooling_files
 from terazi.dtypes import dtype
@@ -45,9 +46,10 @@ def convert(
     from terazi.formats.huggingface import writer
 
     made = to_huggingface(model, type=type)
-    texts = companions(model) | {"config.json": json.dumps(made.metadata, indent=2)}
-    files = writer.write(output, list(made.tensors.values()), texts, force=force, progress=progress)
     label = next(name for name, word in _DTYPES.items() if word == made.metadata["dtype"])
+    papers = model_papers(model, format="huggingface", label=label, output=Path(output))
+    texts = papers | companions(model) | {"config.json": json.dumps(made.metadata, indent=2)}
+    files = writer.write(output, list(made.tensors.values()), texts, force=force, progress=progress)
     return Artifact.of_files(files, format="huggingface", label=label, license=model.license)
 
 

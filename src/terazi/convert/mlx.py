@@ -78,6 +78,7 @@ def convert(  # noqa: PLR0913
     weight). Layers whose rows are no whole number of groups stay floats. Raises `UnsupportedError` for other
     families than `FAMILIES`, `UsageError` for what MLX does not know.
     """
+    from terazi.convert.card import model_papers
     from terazi.convert.huggingface import companions, to_huggingface
     from terazi.formats.huggingface import writer
 
@@ -94,9 +95,10 @@ def convert(  # noqa: PLR0913
     tensors, layouts = _encoded(source, layout_of, kind)
     settings = _settings(layouts, mode, bits, group_size)
     config = {**source.metadata, "quantization": settings, "quantization_config": settings}
-    texts = companions(model) | {"config.json": json.dumps(config, indent=4, sort_keys=True)}
-    files = writer.write(output, tensors, texts, force=force, progress=progress)
     label = recipe or f"{mode}-{settings['bits']}bit-g{settings['group_size']}"
+    papers = model_papers(model, format="mlx", label=label, output=Path(output))
+    texts = papers | companions(model) | {"config.json": json.dumps(config, indent=4, sort_keys=True)}
+    files = writer.write(output, tensors, texts, force=force, progress=progress)
     return Artifact.of_files(files, format="mlx", label=label, license=model.license)
 
 

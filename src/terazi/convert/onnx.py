@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from terazi.convert.card import model_papers
 from terazi.errors import ExistsError, MissingExtraError, UnsupportedError, UsageError
 from terazi.files import check_space
 from terazi.model import Artifact
@@ -81,26 +82,37 @@ def convert(
     if model.format == "onnx":
         check_space(Path(output).parent, model.nbytes, estimated=True)
         return _optimize(model, Path(output), type, fuse=fuse, force=force)
-    if model.format != "huggingface" or "quantization_config" in model.metadata:
-        with _decoded(model) as checkpoint:
-            return convert(checkpoint, output, type=type, opset=opset, fuse=fuse, force=force)
     type = (type or "F32").upper()
     check_space(Path(output).parent, model.parameters * _BITS.get(type, 0) // 8, estimated=True)
-    architecture = str((model.metadata.get("architectures") or [""])[0])
-    with _directory(Path(output), force) as directory:
-        if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-            _export_decoder(model, directory, type)
-        else:
-            if type != "F32":
-                raise UnsupportedError(
-                    f"{model.path}: this model is exported in F32, not {type}",
-                    hint="`terazi quantize` makes smaller ONNX types of the export",
-                )
-            _export_encoder(model, architecture, directory, opset)
-            if fuse:
-                _fuse(model, directory / "model.onnx")
-        _copy_companions(model, model.path, directory)
+    plain = model.format == "huggingface" and "quantization_config" not in model.metadata
+    with (
+        _directory(Path(output), force) as directory,
+        contextlib.nullcontext(model) if plain else _decoded(model) as checkpoint,
+    ):
+        _export(checkpoint, directory, type, opset=opset, fuse=fuse)
+        _write_papers(model, directory, type, Path(output))
     return Artifact.of_directory(Path(output), format="onnx", label=type, license=model.license)
+
+
+def _export(model: Model, directory: Path, type: str, *, opset: int, fuse: bool) -> None:
+    architecture = str((model.metadata.get("architectures") or [""])[0])
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        _export_decoder(model, directory, type)
+    elif type != "F32":
+        raise UnsupportedError(
+            f"{model.path}: this model is exported in F32, not {type}",
+            hint="`terazi quantize` makes smaller ONNX types of the export",
+        )
+    else:
+        _export_encoder(model, architecture, directory, opset)
+        if fuse:
+            _fuse(model, directory / "model.onnx")
+    _copy_companions(model, model.path, directory)
+
+
+def _write_papers(model: Model, directory: Path, label: str, output: Path) -> None:
+    for name, text in model_papers(model, format="onnx", label=label, output=output).items():
+        (directory / name).write_bytes(text.encode() if isinstance(text, str) else text)
 
 
 def export_module(
@@ -189,6 +201,7 @@ def _optimize(model: Model, output: Path, type: str | None, *, fuse: bool, force
         if fuse and model.config.architecture in FAMILIES:
             _fuse(model, directory / "model.onnx")
         _copy_companions(model, source.parent, directory)
+        _write_papers(model, directory, "optimized", output)
     return Artifact.of_directory(output, format="onnx", label="optimized", license=model.license)
 
 
