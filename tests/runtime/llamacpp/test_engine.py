@@ -192,7 +192,6 @@ class TestEmbedding:
         np.testing.assert_allclose((many.reshape(9, 3, -1) * vectors).sum(axis=2), 1, atol=1e-3)
         assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
 
-
     def test_a_context_of_few_tokens(self, smollm2):
         """Shorter than the number of texts that a longer context takes at once."""
         with open_engine(smollm2, context=16, threads=1, embedding=True) as engine:
