@@ -54,6 +54,7 @@ def test_export_equals_transformers(minilm, original, texts):
 # Recipe -> (largest bytes, lowest mean cosine to the original), as docs/formats/onnx.md states them.
 EXPECTED = {
     "float16": (46_000_000, 0.9999),
+    "bfloat16": (46_000_000, 0.999),
     "int8": (23_000_000, 0.995),
     "int8-dynamic": (23_000_000, 0.99),
     "int8-static": (23_500_000, 0.97),
@@ -72,6 +73,7 @@ def test_every_recipe_is_measured():
 @pytest.mark.parametrize(
     "recipe",
     [
+        "bfloat16",
         "int8-dynamic",
         "w8",
         "w4",
@@ -144,6 +146,45 @@ def test_inspect_tells_what_is_stored(tmp_path, recipe, precision, low, high):
     assert found.precision == precision
     assert low <= found.bits_per_weight <= high
     assert 128 * 256 <= found.parameters < 1.1 * 128 * 256
+
+
+def test_bfloat16_is_stored_and_widened(tmp_path):
+    """Every weight is the nearest bfloat16, also one that a graph lists as an input; small ones stay."""
+    from ml_dtypes import bfloat16
+    from onnx import TensorProto, helper, numpy_helper
+
+    from terazi import api
+
+    random = np.random.default_rng(0)
+    weight, bias = random.standard_normal((48, 64)).astype(np.float32), np.ones(64, np.float32)
+    floats = [("x", ["n", 48]), ("w", [48, 64]), ("b", [64])]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in floats]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])
+    weights = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")]
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"])], "g", inputs, [output], weights
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    quantize_onnx(open_model(path), "bfloat16", tmp_path / "out", threads=1)
+    onnx.checker.check_model(str(tmp_path / "out" / "model.onnx"), full_check=True)
+    rounded = weight.astype(bfloat16)
+    made = {
+        t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "out/model.onnx").graph.initializer
+    }
+    assert made.keys() == {"w_bfloat16", "b"}
+    assert (made["w_bfloat16"].view(np.uint16) == rounded.view(np.uint16)).all()
+    x = random.standard_normal((3, 48)).astype(np.float32)
+    with open_engine(tmp_path / "out", threads=1) as engine:
+        (seen,) = engine.run({"x": x})
+    np.testing.assert_allclose(seen, x @ rounded.astype(np.float32) + bias, rtol=1e-4, atol=1e-5)
+    found = api.inspect(tmp_path / "out")
+    assert found.types[0].type == "BF16"
+    with pytest.raises(UnsupportedError, match="no float32 weights"):
+        quantize_onnx(open_model(tmp_path / "out"), "bfloat16", tmp_path / "again")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), path)
+    with pytest.raises(UnsupportedError, match="opset 11"):
+        quantize_onnx(open_model(path), "bfloat16", tmp_path / "again")
 
 
 def test_nothing_to_quantize_is_said(tmp_path):
@@ -223,7 +264,9 @@ def deep(path, *, matrices, kept=0, width):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
 
-@pytest.mark.parametrize("recipe", ["w8", "int8-dynamic", "int8", "int4", "float16", "int8-static"])
+@pytest.mark.parametrize(
+    "recipe", ["bfloat16", "w8", "int8-dynamic", "int8", "int4", "float16", "int8-static"]
+)
 def test_external_data_in_and_out(recipe, tmp_path, monkeypatch):
     """The limit of one file lowered: weights are read from and written to files beside the graphs."""
     deep(tmp_path / "model.onnx", matrices=3, width=128)
@@ -274,9 +317,9 @@ print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["w8", "int8"])
+@pytest.mark.parametrize("recipe", ["w8", "int8", "bfloat16"])
 def test_over_two_gigabytes(recipe, tmp_path):
-    """Weights of 3 GB become 2.5 GB; the largest of them, not their sum, bounds the memory."""
+    """Weights of 3 GB become 2.5 GB (bfloat16: 1.5); the largest of them, not their sum, bounds the memory."""
     import subprocess
     import sys
 
@@ -288,7 +331,8 @@ def test_over_two_gigabytes(recipe, tmp_path):
     seconds, peak = map(float, done.stdout.split())
     print(f"{recipe}: {seconds:.0f} s, {peak / 1e9:.2f} GB at most")
     assert peak < 6 * 4 * width**2
-    assert sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) > 2_400_000_000
+    least = 1_470_000_000 if recipe == "bfloat16" else 2_400_000_000
+    assert sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) > least
     onnx.checker.check_model(str(tmp_path / "out" / "model.onnx"))
     x = np.random.default_rng(2).standard_normal((4, width)).astype(np.float32)
     results = []

@@ -151,15 +151,16 @@ class Spool:
         self.places: dict[str, Place] = {}
 
     def add(self, tensor: TensorProto) -> TensorProto:
-        """Take an initializer's bytes away and remember where they are. Returns it."""
+        """Write an initializer's bytes down and remember where. Returns it without them."""
         length = len(tensor.raw_data)
-        if length >= LARGE:
-            with self._path.open("ab") as file:
-                file.write(tensor.raw_data)
-            tensor.ClearField("raw_data")
-            self.places[tensor.name] = Place(self._path, self._size, length)
-            self._size += length
-        return tensor
+        if length < LARGE:
+            return tensor
+        with self._path.open("ab") as file:
+            file.write(tensor.raw_data)
+        self.places[tensor.name] = Place(self._path, self._size, length)
+        self._size += length
+        # Another one: a message keeps the memory of a field that is cleared.
+        return type(tensor)(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
 
 
 def _outside(graph: GraphProto) -> Iterator[TensorProto]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ml_dtypes import bfloat16
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from terazi.codecs.onnx import pack
 from terazi.formats.onnx import array
+from terazi.formats.onnx.wire import LARGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from terazi.formats.onnx import Spool
     from terazi.quantize.methods.blocks import Blocks
 
-__all__ = ["Matrix", "Rewrite", "channel_codes", "matrices", "named", "tables"]
+__all__ = ["Matrix", "Rewrite", "channel_codes", "large_floats", "matrices", "named", "tables"]
 
 _CONTRIB = "com.microsoft"
 _SMALLEST_TABLE = 1 << 16
@@ -74,6 +77,12 @@ def tables(model: ModelProto) -> list[Matrix]:
     ]  # fmt: skip
 
 
+def large_floats(model: ModelProto) -> list[TensorProto]:
+    """Return the float32 weights, of any rank, that take a kilobyte or more."""
+    floats = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    return [tensor for tensor in floats if 4 * prod(tensor.dims) >= LARGE]
+
+
 def named(model: ModelProto) -> ModelProto:
     """Give every node without a name of its own one, in place; some exporters write none."""
     seen = {""}
@@ -102,6 +111,7 @@ class Rewrite:
         self._nodes = {node.name: node for node in model.graph.node}
         self._replaced: dict[str, list[NodeProto]] = {}
         self._added: dict[str, TensorProto] = {}
+        self._widened: list[NodeProto] = []
 
     def weight(self, matrix: Matrix) -> np.ndarray:
         """Return float32[outputs, inputs] of a matrix, or float32[rows, width] of a table."""
@@ -188,19 +198,33 @@ class Rewrite:
         cast = helper.make_node("Cast", [half], [node.output[0]], name=f"{node.name}_cast", to=1)
         self._replaced[node.name].append(cast)
 
+    def to_bfloat16(self, tensor: TensorProto) -> None:
+        """Store a float32 weight in 16 bits and widen it before its uses, under its own name."""
+        name = f"{tensor.name}_bfloat16"
+        values = array(self._path, tensor).astype(bfloat16)
+        self._keep(
+            helper.make_tensor(name, TensorProto.BFLOAT16, list(tensor.dims), values.tobytes(), raw=True)
+        )
+        self._widened.append(helper.make_node("Cast", [name], [tensor.name], name=f"{name}_widen", to=1))
+
     def finish(self) -> ModelProto:
         """Return the rewritten model; weights that remain are where they were, new ones in the spool."""
         graph = self._model.graph
-        nodes = [new for node in graph.node for new in self._replaced.get(node.name, [node])]
+        replaced = [new for node in graph.node for new in self._replaced.get(node.name, [node])]
+        nodes = [*self._widened, *replaced]
+        computed = {node.output[0] for node in self._widened}
         used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
         used |= {name for node in nodes for name in _inner_inputs(node)}
-        kept = [tensor for tensor in graph.initializer if tensor.name in used]
+        kept = [tensor for tensor in graph.initializer if tensor.name in used - computed]
         result = ModelProto()
         result.CopyFrom(self._model)
-        del result.graph.node[:], result.graph.initializer[:]
+        inputs = [value for value in graph.input if value.name not in computed]
+        del result.graph.node[:], result.graph.initializer[:], result.graph.input[:]
+        result.graph.input.extend(inputs)
         result.graph.node.extend(nodes)
         result.graph.initializer.extend([*kept, *self._added.values()])
-        if all(entry.domain != _CONTRIB for entry in result.opset_import):
+        contributed = any(node.domain == _CONTRIB for node in replaced)
+        if contributed and all(entry.domain != _CONTRIB for entry in result.opset_import):
             result.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
         if any(tensor.data_type == TensorProto.INT4 for tensor in self._added.values()):
             result.ir_version = max(result.ir_version, 10)

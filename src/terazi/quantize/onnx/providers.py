@@ -23,7 +23,8 @@ class Provider:
 
     ``blocks`` are the bits of MatMulNBits, ``fractional`` whether its zero points may be floats, ``tables``
     whether it has GatherBlockQuantized, ``dynamic`` whether it has DynamicQuantizeMatMul, ``static`` the bits
-    of activations in QDQ graphs and ``whole`` that every operator must be in integers.
+    of activations in QDQ graphs and ``whole`` that every operator must be in integers. ``bfloat16`` says that
+    Cast reads it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Provider:
     static: tuple[int, ...] = ()
     whole: bool = False
     float16: bool = False
+    bfloat16: bool = False
     note: str = ""
 
 
@@ -51,6 +53,7 @@ _TABLE = (
         dynamic=True,
         static=(8, 16),
         float16=True,
+        bfloat16=True,
         note="16-bit floats save space and no time",
     ),
     Provider(
@@ -60,6 +63,7 @@ _TABLE = (
         blocks=(4, 8),
         tables=True,
         float16=True,
+        bfloat16=True,
     ),
     Provider(
         name="directml",
@@ -145,4 +149,5 @@ def _runs(recipe: OnnxRecipe, provider: Provider) -> bool:
         "weights": recipe.bits in provider.blocks,
         "static": recipe.activation_bits in provider.static,
         "float16": provider.float16,
+        "bfloat16": provider.bfloat16,
     }[recipe.kind]

@@ -28,7 +28,8 @@ class OnnxRecipe:
 
     ``kind``: ``dynamic`` multiplies in int8 with activations quantized on the fly, ``weights`` stores weights
     in groups, by ``method``, and multiplies in float (MatMulNBits), ``static`` writes QDQ pairs from
-    calibration, ``float16`` halves every float. ``spared`` is the share of matrix weights, the worst by
+    calibration, ``float16`` halves every float, ``bfloat16`` halves stored weights and computes in float32.
+    ``spared`` is the share of matrix weights, the worst by
     measurement, that get 8-bit groups and float activations instead. Embedding tables take
     ``embedding_bits``; ``activation_bits`` and ``ranges`` (how the range of an activation is found) are for
     ``static``.
@@ -36,7 +37,7 @@ class OnnxRecipe:
 
     name: str
     title: str
-    kind: Literal["dynamic", "weights", "static", "float16"]
+    kind: Literal["dynamic", "weights", "static", "float16", "bfloat16"]
     bits: int = 8
     group_size: int = 32
     method: Method = "rtn"
@@ -54,6 +55,13 @@ class OnnxRecipe:
 
 _TABLE = (
     OnnxRecipe(name="float16", title="16-bit floats", kind="float16", bits=16, embedding_bits=16),
+    OnnxRecipe(
+        name="bfloat16",
+        title="16-bit floats with float32's range, widened before use",
+        kind="bfloat16",
+        bits=16,
+        embedding_bits=16,
+    ),
     OnnxRecipe(
         name="int8",
         title="8-bit integers, activations on the fly, worst matrices spared",

@@ -19,7 +19,7 @@ from terazi.quantize.methods.gptq import factorize, gptq
 from terazi.quantize.methods.hqq import hqq
 from terazi.quantize.onnx import sensitivity
 from terazi.quantize.onnx.data import batches
-from terazi.quantize.onnx.graph import Rewrite, matrices, named, tables
+from terazi.quantize.onnx.graph import Rewrite, large_floats, matrices, named, tables
 from terazi.quantize.onnx.observe import observing
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _TEXTS = 48
 _RANGED = 256
 """Texts that ranges of activations come from, whose extremes need more; 2 bits do as well."""
 _TABLE_GROUP = 32
+_BFLOAT16_OPSET = 13
 _GRAM_BYTES = 1 << 30
 """Second moments that are held at a time; larger models are run several times."""
 
@@ -81,6 +82,8 @@ def rewritten(job: Job, progress: Progress) -> ModelProto:
 
         return tools.to_float16(inside(job.model, job.source))
     named(job.model)
+    if kind == "bfloat16":
+        return _to_bfloat16(job, progress)
     if kind == "static":
         return _calibrated(job)
     rewrite, found = Rewrite(job.model, job.source, job.spool), matrices(job.model)
@@ -101,6 +104,24 @@ def fitting_group(wanted: int, columns: int) -> int:
     while size >= 16 and columns % size:
         size //= 2
     return size if size >= 16 else 0
+
+
+def _to_bfloat16(job: Job, progress: Progress) -> ModelProto:
+    """Store weights in bfloat16 and widen them: onnxruntime's CPU provider has few kernels for the type."""
+    opset = max(entry.version for entry in job.model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < _BFLOAT16_OPSET:
+        raise UnsupportedError(
+            f"{job.source}: opset {opset} cannot widen bfloat16",
+            hint=f"export it again with opset {_BFLOAT16_OPSET} or later, or use float16",
+        )
+    rewrite, found = Rewrite(job.model, job.source, job.spool), large_floats(job.model)
+    if not found:
+        raise UnsupportedError(f"{job.source}: no float32 weights")
+    for done, tensor in enumerate(found):
+        progress("quantize", done, len(found), unit="tensors")
+        rewrite.to_bfloat16(tensor)
+    progress("quantize", len(found), len(found), unit="tensors")
+    return rewrite.finish()
 
 
 def _to_dynamic(job: Job, rewrite: Rewrite, found: Sequence[Matrix], progress: Progress) -> None:
