@@ -3,10 +3,14 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from terazi.errors import DownloadError, NotFoundError, UsageError
+from terazi.formats import open_model
 from terazi.registry import pull, resolve_model
+from terazi.runtime.onnxruntime import open_engine
 
 SHA = "ab810cf68114990406fdf996510dd3d3c6adbdf5"
 
@@ -90,15 +94,104 @@ def test_a_quantized_mlx_repository(hub, store, minilm, tmp_path):
     assert entry.manifest.format == "mlx"
 
 
+def graph(scale, location=None):
+    """y = scale * x @ w as an .onnx file; with a ``location`` w lies in that file."""
+    weight = numpy_helper.from_array(np.full((32, 32), scale, np.float32), "w")
+    data = weight.raw_data
+    if location:
+        weight.ClearField("raw_data")
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=location)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 32]) for name in "xy")
+    made = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    return helper.make_model(made, ir_version=10).SerializeToString(), data
+
+
+def product(path):
+    with open_engine(path, threads=1) as engine:
+        return float(engine.run({"x": np.ones((1, 32), np.float32)})[0][0, 0])
+
+
+def test_a_repository_of_onnx_variants(hub, store, minilm):
+    """As transformers.js wants them: graphs in onnx/, everything else in the root."""
+    plain, data = graph(1, "model.onnx_data")
+    quarter, quarter_data = graph(4, "model_q4.onnx_data")
+    companions = {
+        name: (minilm / name).read_bytes()
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json")
+    }
+    hub.publish(
+        "onnx-community/Mini-ONNX",
+        {
+            **companions,
+            "onnx/model.onnx": plain,
+            "onnx/model.onnx_data": data,
+            "onnx/model_q4.onnx": quarter,
+            "onnx/model_q4.onnx_data": quarter_data,
+            "onnx/model_quantized.onnx": graph(8)[0],
+            "pytorch_model.bin": b"\x80\x04",
+        },
+    )
+    seen = {}
+    for path in ("", "/onnx/model_q4.onnx", "/onnx/model_quantized.onnx"):
+        entry = pull(f"hf:onnx-community/Mini-ONNX{path}", store=store)
+        assert entry.manifest.format == "onnx"
+        assert entry.manifest.source == f"hf:onnx-community/Mini-ONNX@{SHA}{path or '/onnx/model.onnx'}"
+        assert companions.keys() <= {file.name for file in entry.manifest.files}
+        assert open_model(store.resolve(entry.name)).tokenizer is not None
+        seen[entry.name] = product(store.resolve(entry.name))
+    name = "onnx-community/mini-onnx"
+    assert seen == {f"{name}:latest": 32, f"{name}:q4": 128, f"{name}:quantized": 256}
+    kept = {file.name for file in store.entry(f"{name}:q4").manifest.files}
+    assert kept == companions.keys() | {"model_q4.onnx", "model_q4.onnx_data"}
+    with pytest.raises(NotFoundError, match=r"no file 'onnx/model_q2\.onnx'") as failure:
+        pull("hf:onnx-community/Mini-ONNX/onnx/model_q2.onnx", store=store)
+    assert "onnx/model_quantized.onnx" in failure.value.hint
+
+
+def test_the_graph_of_a_checkpoint_by_name(hub, store, minilm):
+    files = {"model.safetensors": b"x", "config.json": (minilm / "config.json").read_bytes()}
+    hub.publish("org/both", {**files, "onnx/model.onnx": graph(2)[0]})
+    entry = pull("hf:org/both/onnx/model.onnx", store=store)
+    assert entry.name == "org/both:onnx"
+    assert {file.name for file in entry.manifest.files} == {"config.json", "model.onnx"}
+    assert product(store.resolve(entry.name)) == 64
+
+
+def test_folders_for_genai(hub, store, minilm):
+    config = (minilm / "config.json").read_bytes()
+    cpu, data = graph(1, "phi.onnx.data")
+    files = {"config.json": config, "README.md": b"#"}
+    folders = {
+        "cpu_and_mobile/cpu-int4": {"genai_config.json": b"{}", "phi.onnx": cpu, "phi.onnx.data": data},
+        "cuda/cuda-fp16": {"genai_config.json": b"{}", "phi.onnx": graph(2)[0]},
+    }
+    files |= {f"{folder}/{name}": data for folder, inner in folders.items() for name, data in inner.items()}
+    hub.publish("org/phi", files)
+    entry = pull("hf:org/phi", store=store)
+    assert entry.name == "org/phi:cpu-int4"
+    expected = {"README.md", "config.json", "genai_config.json", "phi.onnx", "phi.onnx.data"}
+    assert {file.name for file in entry.manifest.files} == expected
+    assert open_model(store.resolve(entry.name)).metadata["operators"] == {"MatMul": 1}
+    assert pull("hf:org/phi/cuda/cuda-fp16", store=store).name == "org/phi:cuda-fp16"
+    hub.publish(
+        "org/two", {name: data for name, data in files.items() if "cpu" not in name} | {"b.onnx": cpu}
+    )
+    with pytest.raises(UsageError, match=r"2 ONNX models: cuda/cuda-fp16, b\.onnx") as failure:
+        pull("hf:org/two", store=store)
+    assert failure.value.hint == "add one: hf:org/two/cuda/cuda-fp16"
+
+
 def test_several_files_ask_for_a_choice(hub, store):
     hub.publish("org/many", {"a-Q8_0.gguf": b"1", "b-Q6_K.gguf": b"2", "mmproj-f16.gguf": b"3"})
     with pytest.raises(UsageError, match="has 2 GGUF files") as failure:
         pull("hf:org/many", store=store)
+    assert "a-Q8_0.gguf, b-Q6_K.gguf" in failure.value.message
     assert failure.value.hint == "add one: hf:org/many/a-Q8_0.gguf"
     with pytest.raises(NotFoundError, match=r"no file 'c\.gguf'"):
         pull("hf:org/many/c.gguf", store=store)
     hub.publish("org/none", {"pytorch_model.bin": b"\x80\x04"})
-    with pytest.raises(NotFoundError, match="neither safetensors nor GGUF"):
+    with pytest.raises(NotFoundError, match="neither safetensors nor GGUF or ONNX"):
         pull("hf:org/none", store=store)
 
 

@@ -319,7 +319,7 @@ print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["w8", "int8", "bfloat16"])
 def test_over_two_gigabytes(recipe, tmp_path):
-    """Weights of 3 GB become 2.5 GB (bfloat16: 1.5); the largest of them, not their sum, bounds the memory."""
+    """Weights of 3 GB become 2.5 GB (bfloat16: 1.5); the largest, not their sum, bounds the memory."""
     import subprocess
     import sys
 

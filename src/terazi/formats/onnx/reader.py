@@ -70,7 +70,7 @@ _TYPES = {
 
 
 def detect(path: Path) -> bool:
-    """Whether ``path`` is an .onnx file, or a directory that holds model.onnx."""
+    """Whether ``path`` is an .onnx file, or a directory that holds model.onnx or one other graph."""
     file = graph_file(path)
     return file.suffix == ".onnx" and file.is_file()
 

@@ -39,12 +39,14 @@ class Place:
 
 
 def graph_file(path: Path | str) -> Path:
-    """Return the .onnx file that ``path`` (the file, or a directory with model.onnx) stands for."""
+    """Return the .onnx file that ``path`` stands for: itself, or a directory's model.onnx or only graph."""
     path = Path(path)
     if path.is_dir():
         for name in _NAMES:
             if (path / name).is_file():
                 return path / name
+        if len(graphs := [file for file in path.glob("*.onnx") if file.is_file()]) == 1:
+            return graphs[0]
     return path
 
 

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: ``hf:org/name[@revision][/file]``; honours HF_ENDPOINT and HF_TOKEN.
+"""Models on the Hugging Face hub: ``hf:org/name[@revision][/path]``; honours HF_ENDPOINT and HF_TOKEN.
 
 The hub's library lists a repository and finds the token; the files come by Terazi's own parallel download,
 checked against the SHA-256 that the hub keeps for large files.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from terazi.errors import DownloadError, NotFoundError, UsageError
 from terazi.registry.names import suggest
 from terazi.registry.sources import Offer, Remote
+from terazi.registry.sources.onnx_variants import onnx_variants, usual_variant, variant_label
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from terazi.progress import Progress
@@ -26,6 +29,7 @@ _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REFERENCE = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}))?(?:/(?P<file>.+))?")
 _LABEL = re.compile(r"(?:^|[._-])(I?Q\d\w*|T?Q\d_\w+|B?F16|F32|MXFP4\w*)(?:[._-]|$)", re.IGNORECASE)
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+_SHOWN = 12
 _CONNECT = 4.0  # seconds until an unreachable hub is passed over
 # What a Hugging Face directory needs to be converted and run; never pickles.
 _WANTED = re.compile(
@@ -35,7 +39,9 @@ _ENOUGH = re.compile(r"model.*\.safetensors(?:\.index\.json)?$")
 
 
 def offer(reference: str, *, workplace: Path, progress: Progress) -> Offer:
-    """Offer one GGUF file of a repository (all its parts when it is split), or the checkpoint directory."""
+    """Offer one GGUF file of a repository (all its parts when it is split), the checkpoint directory, or one
+    ONNX model with its tokenizer.
+    """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise UsageError(
@@ -44,12 +50,12 @@ def offer(reference: str, *, workplace: Path, progress: Progress) -> Offer:
     info = _model_info(match["repo"], match["revision"])
     names = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     chosen = _choose(list(names), match["file"], match["repo"])
-    label = _LABEL.search(PurePosixPath(chosen[0]).stem) if chosen[0].endswith(".gguf") else None
-    suffix = f"/{chosen[0]}" if match["file"] or label else ""
     return Offer(
-        source=f"hf:{match['repo']}@{info.sha}{suffix}",
-        name=suggest(match["repo"], label[1] if label else ""),
-        files=tuple(_remote(match["repo"], info.sha, names[name], flat=bool(suffix)) for name in chosen),
+        source=f"hf:{match['repo']}@{info.sha}{f'/{chosen.path}' if chosen.path else ''}",
+        name=suggest(match["repo"], chosen.label),
+        files=tuple(
+            _remote(match["repo"], info.sha, names[remote], stored) for stored, remote in chosen.files.items()
+        ),
         license=(info.card_data or {}).get("license") if info.card_data else None,
     )
 
@@ -85,24 +91,72 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT")
 
 
-def _choose(names: list[str], wanted: str | None, repo: str) -> list[str]:
-    """The files that make one model."""
-    models = sorted(name for name in names if name.endswith(".gguf"))
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """One model: name in the store -> name in the repository; its path there if there are others; a label."""
+
+    files: Mapping[str, str]
+    path: str = ""
+    label: str = ""
+
+
+def _choose(names: list[str], wanted: str | None, repo: str) -> _Choice:
+    variants = onnx_variants(names)
     if wanted:
-        if wanted not in names:
-            hint = f"it has {', '.join(models[:8])}" if models else None
-            raise NotFoundError(f"hf:{repo} has no file {wanted!r}", hint=hint)
-        return _with_parts(wanted, names)
+        return _named(wanted.rstrip("/"), names, variants, repo)
     if any(_ENOUGH.fullmatch(name) for name in names):
-        return sorted(name for name in names if _WANTED.fullmatch(name))
-    first_parts = [name for name in models if not _SHARD.search(name) or "-00001-of-" in name]
-    weights = [name for name in first_parts if not PurePosixPath(name).name.lower().startswith("mmproj")]
+        return _Choice({name: name for name in sorted(names) if _WANTED.fullmatch(name)})
+    weights = [
+        name
+        for name in _gguf(names)
+        if (not _SHARD.search(name) or "-00001-of-" in name)
+        and not PurePosixPath(name).name.lower().startswith("mmproj")
+    ]
     preferred = [name for name in weights if "Q4_K_M" in name.upper()] or weights
     if len(preferred) == 1:
-        return _with_parts(preferred[0], names)
-    if not weights:
-        raise NotFoundError(f"hf:{repo} has neither safetensors nor GGUF files")
-    raise UsageError(f"hf:{repo} has {len(weights)} GGUF files", hint=f"add one: hf:{repo}/{weights[0]}")
+        choice = _files(preferred[0], names)
+        return choice if choice.label else replace(choice, path="")
+    if weights:
+        raise _ambiguous(repo, "GGUF files", weights)
+    usual = usual_variant(list(variants))
+    if usual is not None:
+        return _Choice(variants[usual], usual, variant_label(usual))
+    if variants:
+        raise _ambiguous(repo, "ONNX models", list(variants))
+    raise NotFoundError(f"hf:{repo} has neither safetensors nor GGUF or ONNX files")
+
+
+def _named(wanted: str, names: list[str], variants: Mapping[str, Mapping[str, str]], repo: str) -> _Choice:
+    if wanted in variants:
+        others = any(_ENOUGH.fullmatch(name) for name in names)
+        return _Choice(variants[wanted], wanted, variant_label(wanted) or ("onnx" if others else ""))
+    if wanted not in names:
+        known = [*_gguf(names), *filter(None, variants)]
+        raise NotFoundError(
+            f"hf:{repo} has no file {wanted!r}", hint=f"it has {_list(known)}" if known else None
+        )
+    return _files(wanted, names)
+
+
+def _files(name: str, names: list[str]) -> _Choice:
+    """A file, with all its parts when it is split."""
+    label = _LABEL.search(PurePosixPath(name).stem) if name.endswith(".gguf") else None
+    files = {PurePosixPath(part).name: part for part in _with_parts(name, names)}
+    return _Choice(files, name, label[1] if label else "")
+
+
+def _gguf(names: list[str]) -> list[str]:
+    return sorted(name for name in names if name.endswith(".gguf"))
+
+
+def _ambiguous(repo: str, kind: str, choices: list[str]) -> UsageError:
+    return UsageError(
+        f"hf:{repo} has {len(choices)} {kind}: {_list(choices)}", hint=f"add one: hf:{repo}/{choices[0]}"
+    )
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")
 
 
 def _with_parts(name: str, names: list[str]) -> list[str]:
@@ -116,14 +170,13 @@ def _with_parts(name: str, names: list[str]) -> list[str]:
     return parts
 
 
-def _remote(repo: str, revision: str, sibling: Any, *, flat: bool) -> Remote:
+def _remote(repo: str, revision: str, sibling: Any, stored: str) -> Remote:
     from huggingface_hub import get_token, hf_hub_url
 
     token = get_token()
-    name = sibling.rfilename
     return Remote(
-        name=PurePosixPath(name).name if flat else name,
-        url=hf_hub_url(repo, name, revision=revision, endpoint=_endpoint()),
+        name=stored,
+        url=hf_hub_url(repo, sibling.rfilename, revision=revision, endpoint=_endpoint()),
         size=sibling.size,
         sha256=sibling.lfs.sha256 if sibling.lfs else None,
         headers={"Authorization": f"Bearer {token}"} if token else {},

@@ -26,7 +26,7 @@ __all__ = ["LanguageModel", "OnnxRuntime", "open_engine", "open_graph"]
 def open_engine(
     path: Path | str, *, context: int = 512, threads: int | None = None, timeout: float = 600
 ) -> OnnxRuntime | LanguageModel:
-    """Load an .onnx file (or a directory with model.onnx) into onnxruntime's CPU provider.
+    """Load an .onnx file (or a directory with model.onnx or one other graph) into onnxruntime's CPU provider.
 
     A directory with genai_config.json is a language model and runs in onnxruntime-genai. ``context`` cuts
     longer texts of the others. Raises `MissingExtraError` without the runtime and `EngineError` with its
@@ -63,13 +63,14 @@ class OnnxRuntime(ChildEngine):
     ) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
+        from terazi.formats.onnx import graph_file
         from terazi.runtime.child import Child
 
         try:
             self.runtime = f"onnxruntime {version('onnxruntime')}"
         except PackageNotFoundError:
             raise MissingExtraError("running ONNX models", "onnx") from None
-        path = path / "model.onnx" if path.is_dir() else path
+        path = graph_file(path)
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file")
         self.threads = default_threads() if threads is None else threads

@@ -131,10 +131,10 @@ def _start(options: ServerOptions) -> Server:
 
 
 def _encoder(path: Path, options: ServerOptions) -> Embedding:
+    from terazi.formats.onnx import graph_file
     from terazi.runtime.onnxruntime.session import Session
 
-    file = path / "model.onnx" if path.is_dir() else path
-    session = Session(file, threads=options.threads, context=options.context)
+    session = Session(graph_file(path), threads=options.threads, context=options.context)
     return Embedding(Turns(), session.tokenizer, session.embed, longest=options.context)
 
 
