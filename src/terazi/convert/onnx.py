@@ -1,7 +1,6 @@
 """Hugging Face checkpoints and PyTorch modules as ONNX: a directory that stock onnxruntime runs.
 
-Encoders and classifiers go through PyTorch's exporter, decoders with a KV cache through onnxruntime-genai's
-model builder.
+Encoders and classifiers are exported here; `onnx_decoder` has language models with a KV cache.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -36,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["OPSET", "convert", "export_module"]
 
 OPSET = 18
-_PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "INT8": "int8", "INT4": "int4"}
 _BITS = {"F32": 32, "F16": 16, "BF16": 16, "INT8": 8, "INT4": 4}  # of most weights, at least
 _COMPANIONS = (".json", ".txt", ".model", ".jinja")
 
@@ -74,7 +69,7 @@ def convert(
 
     GGUF, MLX and quantized checkpoints are decoded on the way; an ONNX model is checked and optimized.
     ``fuse`` merges normalisation, activation and bias operators, which leaves matrices free to be quantized.
-    ``type`` is F32, or for decoders also F16, INT8 or INT4 as onnxruntime-genai's builder makes them;
+    ``type`` is F32, or for decoders also F16, INT8 or INT4 where onnxruntime-genai's builder makes them;
     ``opset`` is not the builder's to choose. Raises `MissingExtraError` without torch, transformers or
     onnxruntime-genai, and `UnsupportedError` with the exporter's reason for an architecture that it cannot
     export.
@@ -95,9 +90,11 @@ def convert(
 
 
 def _export(model: Model, directory: Path, type: str, *, opset: int, fuse: bool) -> None:
+    from terazi.convert.onnx_decoder import export_decoder
+
     architecture = str((model.metadata.get("architectures") or [""])[0])
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        _export_decoder(model, directory, type)
+        export_decoder(model, architecture, directory, type, opset=opset)
     elif type != "F32":
         raise UnsupportedError(
             f"{model.path}: this model is exported in F32, not {type}",
@@ -134,6 +131,8 @@ def export_module(
         import torch
     except ImportError:
         raise MissingExtraError("exporting PyTorch modules", "hf") from None
+    from unittest import mock
+
     from terazi.formats.onnx import load_graph, write_graph
 
     output = Path(output)
@@ -142,7 +141,11 @@ def export_module(
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         file = Path(temporary) / "model.onnx"
         try:
-            with warnings.catch_warnings(), torch.inference_mode():
+            with (
+                warnings.catch_warnings(),
+                torch.inference_mode(),
+                mock.patch.object(torch._C, "_jit_onnx_log"),  # prints the whole graph when it fails
+            ):
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
                     module.eval(),
@@ -289,27 +292,3 @@ def _examples(network: Any) -> tuple[dict[str, torch.Tensor], dict[int, str]]:
     if "token_type_ids" in inspect.signature(network.forward).parameters:
         inputs["token_type_ids"] = torch.zeros_like(ones)
     return inputs, {0: "batch", 1: "sequence"}
-
-
-def _export_decoder(model: Model, directory: Path, type: str) -> None:
-    """Run onnxruntime-genai's model builder as the command it is, in a process of its own and offline."""
-    from importlib.util import find_spec
-
-    if find_spec("onnxruntime_genai") is None or find_spec("transformers") is None:
-        raise MissingExtraError("exporting language models to ONNX", "genai")
-    precision = _PRECISIONS.get(type)
-    if precision is None:
-        raise UnsupportedError(f"no decoder export in {type}", hint=f"choose {', '.join(_PRECISIONS)}")
-    with tempfile.TemporaryDirectory() as cache:
-        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(model.path.resolve())]
-        command += ["-o", str(directory), "-p", precision, "-e", "cpu", "-c", cache]
-        done = subprocess.run(
-            [*command, "--extra_options", "hf_token=false", "hf_remote=false"],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode or not (directory / "model.onnx").is_file():
-        reason = next(reversed(done.stderr.strip().splitlines()), "it wrote no model")
-        raise UnsupportedError(f"{model.path}: onnxruntime-genai cannot export it: {reason[:300]}")

@@ -1,4 +1,4 @@
-"""Run language models that onnxruntime-genai's builder exported: directories with genai_config.json."""
+"""Run language models in onnxruntime-genai: directories with genai_config.json."""
 
 from __future__ import annotations
 
