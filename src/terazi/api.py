@@ -97,11 +97,10 @@ def convert(
 
 
 def open_model(model: Path | str) -> Model:
-    """Open a checkpoint by path, name or source; only headers are read. See `terazi.formats.open_model`."""
-    from terazi.formats import open_model
-    from terazi.registry import resolve_model
+    """Open a checkpoint by path, name or source; only headers are read. See `terazi.registry.open_model`."""
+    from terazi.registry import open_model
 
-    return open_model(resolve_model(model))
+    return open_model(model)
 
 
 def inspect(model: Model | Path | str, *, context: int | None = None, use: Use = "commercial") -> Description:
@@ -232,12 +231,11 @@ def propose(  # noqa: PLR0913
     `UsageError` for what cannot be.
     """
     from terazi import devices, search
-    from terazi.formats import open_model
     from terazi.quantize import open_source
-    from terazi.registry import resolve_model
+    from terazi.registry import open_model
 
     return search.propose(
-        open_source(open_model(resolve_model(model, progress=progress))),
+        open_source(open_model(model, progress=progress)),
         str(model),
         devices.device(device),
         devices.use_case(use_case),

@@ -8,7 +8,7 @@ import pytest
 
 from terazi.errors import DownloadError, FormatError, NotFoundError, TeraziError, UsageError
 from terazi.registry import catalog as catalog_module
-from terazi.registry import pull, resolve_model
+from terazi.registry import open_model, pull, resolve_model
 from terazi.registry.catalog import CatalogEntry, catalog, find, search
 from terazi.registry.names import split_source
 from terazi.registry.sources import SOURCES
@@ -221,6 +221,32 @@ def test_a_variant_remembers_what_it_was_made_from(store, make_gguf):
     assert (made.manifest.license, made.manifest.source) == ("mit", "file:x")
     assert made.manifest.size < base.manifest.size
     assert make_variant("tiny:1-q8_0", store=store).digest == made.digest
+
+
+def test_a_stored_model_knows_its_name_and_what_the_manifest_says(store, minilm, tmp_path):
+    """A directory's name would be the manifest's digest, and many files state no licence."""
+    import shutil
+
+    from terazi import api
+    from terazi.formats import open_model as open_path
+
+    plain = tmp_path / "plain"
+    shutil.copytree(minilm, plain, ignore=shutil.ignore_patterns("README.md", "LICENSE*"))
+    assert open_path(plain).license is None
+    store.add(plain, "org/mini:v1", license="apache-2.0")
+    found = open_model("org/mini:v1", store=store)
+    assert (found.name, found.license) == ("org/mini:v1", "apache-2.0")
+    assert open_model(store.resolve("org/mini:v1")).license is None
+    made = api.quantize_collection(found, ["Q8_0"], output=tmp_path / "variants")
+    assert [artifact.path.name for artifact in made] == ["mini-v1-Q8_0.gguf"]
+    assert open_path(made[0].path).name == "org/mini:v1"
+    assert open_path(made[0].path).license == "apache-2.0"
+
+
+def test_what_files_state_goes_first(store, make_gguf):
+    store.add(make_gguf("own.gguf"), "other:name", license="apache-2.0")
+    assert open_model("other:name", store=store).license == "mit"
+    assert open_model("other:name", store=store).name == "other:name"
 
 
 def test_hostile_targets(store, make_gguf):

@@ -185,9 +185,9 @@ def _decoded(model: Model) -> Iterator[Model]:
     from terazi.formats import open_model
 
     with tempfile.TemporaryDirectory(prefix="terazi-") as temporary:
-        directory = Path(temporary) / model.name
+        directory = Path(temporary) / "model"
         huggingface.convert(model, directory, type="F32")
-        yield dataclasses.replace(open_model(directory), license=model.license)
+        yield dataclasses.replace(open_model(directory), name=model.name, license=model.license)
 
 
 def _optimize(model: Model, output: Path, type: str | None, *, fuse: bool, force: bool) -> Artifact:

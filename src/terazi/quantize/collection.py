@@ -63,9 +63,10 @@ def collection_directory(path: Path | str) -> Iterator[None]:
 
 def collection_path(directory: Path | str, model: Model, plan: Plan) -> Path:
     """Return where a plan's file goes: ``directory/model-PRESET.gguf``, without the source's own type."""
-    stem = (
-        model.path.name if model.path.is_dir() else re.sub(r"(-00001-of-\d{5})?\.gguf$", "", model.path.name)
-    )
+    if model.path.is_dir():  # its name may be one in the store, such as org/model:tag
+        stem = model.name.rpartition("/")[2].removesuffix(":latest").replace(":", "-")
+    else:
+        stem = re.sub(r"(-00001-of-\d{5})?\.gguf$", "", model.path.name)
     types = "|".join(sorted([*PRESETS, *ALIASES], key=len, reverse=True))
     stem = re.sub(rf"(?i)[-._]({types})$", "", stem)
     return Path(directory) / f"{stem}-{plan.preset}.gguf"

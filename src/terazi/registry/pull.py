@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,12 @@ from terazi.registry.names import parse_name, split_source
 from terazi.registry.store import Store
 
 if TYPE_CHECKING:
+    from terazi.model import Model
     from terazi.progress import Progress
     from terazi.registry.catalog import CatalogEntry
     from terazi.registry.sources import Offer, Remote
 
-__all__ = ["pull", "resolve_model"]
+__all__ = ["open_model", "pull", "resolve_model"]
 
 
 def resolve_model(reference: Path | str, *, store: Store | None = None, progress: Progress = silent) -> Path:
@@ -28,6 +30,30 @@ def resolve_model(reference: Path | str, *, store: Store | None = None, progress
     What is not here yet is pulled. Raises `NotFoundError` when it is nowhere, `DownloadError` when no source
     could deliver it.
     """
+    store = store or Store()
+    found = _found(reference, store, progress)
+    return found if isinstance(found, Path) else store.resolve(found.name)
+
+
+def open_model(reference: Path | str, *, store: Store | None = None, progress: Progress = silent) -> Model:
+    """Open a model given as for `resolve_model`; only headers are read.
+
+    A stored one has the licence that its manifest states when its files state none, and its name in the store
+    when they have none but their own.
+    """
+    from terazi import formats
+
+    store = store or Store()
+    found = _found(reference, store, progress)
+    if isinstance(found, Path):
+        return formats.open_model(found)
+    path = store.resolve(found.name)
+    model = formats.open_model(path)
+    name = found.name if model.name in (path.name, path.stem) else model.name
+    return replace(model, name=name, license=model.license or found.manifest.license)
+
+
+def _found(reference: Path | str, store: Store, progress: Progress) -> Path | Entry:
     text = str(reference)
     if not text.strip():
         raise UsageError("the model's name is empty", hint="give a file, a directory or a name (terazi list)")
@@ -35,13 +61,11 @@ def resolve_model(reference: Path | str, *, store: Store | None = None, progress
         if not Path(text).exists():
             raise NotFoundError(f"{text}: no such file or directory")
         return Path(text)
-    store = store or Store()
     if split_source(text) is None and _looks_like_path(text):
         raise NotFoundError(f"{text}: no such file or directory")
     if split_source(text) is None and text in store:
-        return store.resolve(text)
-    entry = store.from_source(text) or pull(text, store=store, progress=progress)
-    return store.resolve(entry.name)
+        return store.entry(text)
+    return store.from_source(text) or pull(text, store=store, progress=progress)
 
 
 def pull(
