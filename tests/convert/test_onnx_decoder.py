@@ -40,6 +40,11 @@ FAMILIES = {
     "gpt_bigcode": GPT2,
     "olmo2": USUAL,
     "olmo3": USUAL | {"sliding_window": 5},
+    "cohere": USUAL | {"logit_scale": 1.0},
+    "cohere2": USUAL | {"sliding_window": 5, "logit_scale": 1.0},
+    "glm4": USUAL | {"head_dim": 8},
+    "helium": USUAL | {"head_dim": 8},
+    "apertus": USUAL,
     "exaone4": USUAL | {"sliding_window": 5, "sliding_window_pattern": 2},
 }
 TEXT = "The value of the expression is an object"
@@ -141,6 +146,18 @@ def test_what_neither_exporter_has_gets_one_line(family, values, reason, save, t
 def test_families(family, save, tmp_path):
     model = network(family, **FAMILIES[family])
     compare(model, save(model), tmp_path / "onnx")
+
+
+@pytest.mark.slow
+def test_a_gguf_file_is_decoded_and_exported(save, tmp_path):
+    model = network("starcoder2", **USUAL)
+    api.convert(save(model), output=tmp_path / "model.gguf", type="F32")
+    convert(open_model(tmp_path / "model.gguf"), tmp_path / "onnx")
+    tokens = [5, 9, 200, 31, 7]
+    with torch.inference_mode():
+        expected = model(torch.tensor([tokens])).logits[0].numpy()
+    with open_engine(tmp_path / "onnx", threads=1) as engine:
+        assert np.abs(engine.logits(tokens) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("recipe", ["w8", "w4"])

@@ -6,6 +6,7 @@ what it traced is run beside transformers before anything is kept.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -166,19 +167,43 @@ def _export(network: Any, shape: _Shape, file: Path, opset: int) -> None:
     inputs = {name: examples[name] for name in shape.inputs}
     caches = {name: torch.zeros(batch, shape.heads, past, shape.size) for name in shape.cache(_PAST)}
     outputs = ("logits", *shape.cache(_PRESENT))
-    export_module(
-        _wrapped(network, shape.inputs),
-        {**inputs, **caches},
-        file,
-        outputs=outputs,
-        dynamic={
-            **{name: {0: "batch", 1: "sequence"} for name in (*inputs, "logits")},
-            "attention_mask": {0: "batch", 1: "total"},
-            **{name: {0: "batch", 2: "past"} for name in caches},
-            **{name: {0: "batch", 2: "total"} for name in outputs[1:]},
-        },
-        opset=opset,
-    )
+    with _exportable():
+        export_module(
+            _wrapped(network, shape.inputs),
+            {**inputs, **caches},
+            file,
+            outputs=outputs,
+            dynamic={
+                **{name: {0: "batch", 1: "sequence"} for name in (*inputs, "logits")},
+                "attention_mask": {0: "batch", 1: "total"},
+                **{name: {0: "batch", 2: "past"} for name in caches},
+                **{name: {0: "batch", 2: "total"} for name in outputs[1:]},
+            },
+            opset=opset,
+        )
+
+
+@contextlib.contextmanager
+def _exportable() -> Iterator[None]:
+    """Write two functions, which the exporter lacks for tensors of any length, in those that it has."""
+    from unittest import mock
+
+    import torch
+
+    known = torch.repeat_interleave
+
+    def repeat_interleave(values: Any, repeats: Any, dim: int | None = None, **options: Any) -> torch.Tensor:
+        if dim is None or not isinstance(repeats, int):
+            return known(values, repeats, dim, **options)
+        axis = dim % values.ndim
+        return torch.stack([values] * repeats, axis + 1).flatten(axis, axis + 1)
+
+    with (
+        mock.patch.object(torch, "repeat_interleave", repeat_interleave),
+        mock.patch.object(torch.Tensor, "repeat_interleave", repeat_interleave),
+        mock.patch.object(torch, "expm1", lambda values: values.exp() - 1),
+    ):
+        yield
 
 
 def _wrapped(network: Any, names: tuple[str, ...]) -> torch.nn.Module:
