@@ -107,6 +107,14 @@ class Child:
         *_, result = self.stream(operation, *arrays, **values)
         return result
 
+    def open(self, *arrays: np.ndarray, **values: Any) -> Mapping[str, Any]:
+        """Let the child load a model, and return what it says of it; a failure ends the child."""
+        try:
+            return self.call("open", *arrays, **values).values
+        except BaseException:
+            self.close()
+            raise
+
     def stream(self, operation: str, *arrays: np.ndarray, **values: Any) -> Generator[Message]:
         """Run one operation and yield its events and then its result.
 
@@ -248,8 +256,9 @@ def serve(operations: Mapping[str, Callable[[Message, Callable[[Message], None]]
         call = waiting.get()
         cancelled.clear()
         try:
-            operation = operations[call.values["operation"]]
-            send("result", operation(call, emit))
+            values = dict(call.values)
+            operation = operations[values.pop("operation")]
+            send("result", operation(Message(values, call.arrays), emit))
         except TeraziError as error:
             send("error", Message({"message": error.message, "hint": error.hint, "log": True}))
         except MemoryError:

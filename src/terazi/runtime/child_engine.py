@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from terazi.runtime.engine import Engine, Generation, Timings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
 
     from terazi.runtime.child import Child
 
@@ -34,7 +36,7 @@ class ChildEngine(Engine):
             seconds=seconds,
         ).values
         return Timings(
-            prompt_tokens=result.get("prompt_tokens", prompt_tokens),
+            prompt_tokens=int(result["prompt_tokens"]),
             prompt_seconds=tuple(result["prompt_seconds"]),
             decode_tokens=decode_tokens,
             decode_seconds=tuple(result["decode_seconds"]),
@@ -57,7 +59,22 @@ class ChildEngine(Engine):
 
 
 class ChildLanguageModel(ChildEngine):
-    """The parent's side of a child process that knows ``tokenize``, ``detokenize`` and ``generate`` too."""
+    """The parent's side of a child process that has what `terazi.runtime.language_worker` lists."""
+
+    def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
+        """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
+        import numpy as np
+
+        pieces = list(self.stream_logits(np.asarray(tokens, np.int32)[None], first=first))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def stream_logits(self, windows: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
+        """Yield the logits of int32[n, length] row after row, in pieces of up to 128 MB.
+
+        A piece never spans two rows. The child runs on meanwhile.
+        """
+        for message in self._child.stream("logits", windows, first=first):
+            yield from message.arrays
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Return token ids, with the model's own begin and end tokens when ``add_special``."""

@@ -10,7 +10,7 @@ from terazi.runtime.child_engine import ChildLanguageModel
 from terazi.runtime.engine import default_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
 
@@ -78,19 +78,14 @@ class LlamaCpp(ChildLanguageModel):
             raise UsageError(f"{self.threads} threads make no sense")
         self.context = context
         self._child = Child("terazi.runtime.llamacpp.worker", timeout=timeout, environment=_ENVIRONMENT)
-        try:
-            opened = self._child.call(
-                "open",
-                path=str(path.resolve()),
-                context=context,
-                threads=self.threads,
-                embedding=embedding,
-                gpu_layers=gpu_layers,
-                memory=memory_limit(),
-            ).values
-        except BaseException:
-            self._child.close()
-            raise
+        opened = self._child.open(
+            path=str(path.resolve()),
+            context=context,
+            threads=self.threads,
+            embedding=embedding,
+            gpu_layers=gpu_layers,
+            memory=memory_limit(),
+        )
         self.load_time = float(opened["load_time"])
         self.vocabulary = int(opened["vocabulary"])
         self.dimensions = int(opened["dimensions"])
@@ -101,21 +96,6 @@ class LlamaCpp(ChildLanguageModel):
     def pid(self) -> int:
         """Process id of the child."""
         return self._child.pid
-
-    def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
-        """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
-        import numpy as np
-
-        pieces = list(self.stream_logits(np.asarray(tokens, np.int32)[None], first=first))
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    def stream_logits(self, windows: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
-        """Yield the logits of int32[n, length] row after row, in pieces of up to 128 MB.
-
-        A piece never spans two rows. The child runs on meanwhile.
-        """
-        for message in self._child.stream("logits", windows, first=first):
-            yield from message.arrays
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return one unit vector per text, pooled as the file says: float32[len(texts), dimensions]."""

@@ -40,18 +40,13 @@ class Observer:
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file")
         self._child = Child("terazi.runtime.llamacpp.observing", timeout=timeout)
-        try:
-            opened = self._child.call(
-                "open",
-                path=str(path.resolve()),
-                context=context,
-                threads=default_threads() if threads is None else threads,
-                encoder=encoder,
-                output=output,
-            ).values
-        except BaseException:
-            self._child.close()
-            raise
+        opened = self._child.open(
+            path=str(path.resolve()),
+            context=context,
+            threads=default_threads() if threads is None else threads,
+            encoder=encoder,
+            output=output,
+        )
         self.begin_token: int | None = opened["begin_token"]
         self.trained_context: int = opened["trained_context"]
 

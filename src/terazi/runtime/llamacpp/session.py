@@ -16,7 +16,7 @@ import numpy as np
 
 from terazi.errors import EngineError
 from terazi.runtime.chat import render
-from terazi.runtime.engine import Generation
+from terazi.runtime.engine import Generation, Timings
 from terazi.runtime.llamacpp import library as c
 from terazi.runtime.llamacpp.devices import fitting_layers
 from terazi.runtime.repeats import repeated
@@ -351,10 +351,8 @@ class Session:
             library.llama_sampler_chain_add(chain, sampler)
         return chain
 
-    def time(
-        self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float
-    ) -> tuple[list[float], list[float], float]:
-        """Return seconds per prompt of random tokens, seconds per run of single steps, processor share."""
+    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
+        """Time prompts of random tokens and runs of single steps."""
         tokens = np.random.default_rng(0).integers(0, self.vocabulary_size, max(prompt_tokens, decode_tokens))
         self._timed(tokens[:32], 32)
         self._timed(tokens[: min(2, decode_tokens)], 1)
@@ -367,7 +365,13 @@ class Session:
             seconds=seconds,
             threads=self.library.llama_n_threads(self.context),
         )
-        return prompts, decodes if decode_tokens else [], share
+        return Timings(
+            prompt_tokens=prompt_tokens,
+            prompt_seconds=tuple(prompts),
+            decode_tokens=decode_tokens,
+            decode_seconds=tuple(decodes) if decode_tokens else (),
+            processor_share=share,
+        )
 
     def _timed(self, tokens: np.ndarray, step: int) -> float:
         """Run one sequence ``step`` tokens at a time with the last one's output; returns seconds."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from terazi.runtime.child import Message, memory, serve
+from terazi.runtime.child import Message, memory
+from terazi.runtime.language_worker import LanguageWorker
 from terazi.runtime.llamacpp.session import Session
 
 if TYPE_CHECKING:
@@ -31,13 +31,16 @@ def _limit_memory(available: int, path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
-class Worker:
+class Worker(LanguageWorker):
     """The operations of one engine; ``open`` comes first."""
 
-    session: Session
+    operations = (*LanguageWorker.operations, "embed")
+    _session: Session
 
-    def __init__(self) -> None:
-        self._before = 0
+    @property
+    def session(self) -> Session:
+        """The open model."""
+        return self._session
 
     def open(self, call: Message, emit: Emit) -> Message:
         """Load a model."""
@@ -46,8 +49,8 @@ class Worker:
         values = call.values
         _limit_memory(values["memory"], Path(values["path"]))
         library.load()
-        self._before = memory()[0]
-        self.session = session = Session(
+        self.before = memory()[0]
+        self._session = session = Session(
             values["path"],
             context=values["context"],
             threads=values["threads"],
@@ -74,46 +77,10 @@ class Worker:
         """Token ids to text."""
         return Message({"text": self.session.detokenize(call.arrays[0])})
 
-    def logits(self, call: Message, emit: Emit) -> Message:
-        """One event per piece of logits, window by window."""
-        for window in call.arrays[0]:
-            for piece in self.session.stream(window, first=call.values["first"]):
-                emit(Message(arrays=[piece]))
-        return Message()
-
     def embed(self, call: Message, emit: Emit) -> Message:
         """Texts to unit vectors."""
         return Message(arrays=[self.session.embed(call.values["texts"])])
 
-    def generate(self, call: Message, emit: Emit) -> Message:
-        """One event per piece of text."""
-        values = call.values
-        generation = self.session.generate(
-            values["prompt"],
-            max_tokens=values["max_tokens"],
-            temperature=values["temperature"],
-            seed=values["seed"],
-            on_text=lambda text: emit(Message({"text": text})),
-        )
-        return Message(asdict(generation))
-
-    def time(self, call: Message, emit: Emit) -> Message:
-        """Seconds per repeat."""
-        values = call.values
-        prompts, decodes, share = self.session.time(
-            prompt_tokens=values["prompt_tokens"],
-            decode_tokens=values["decode_tokens"],
-            repeats=values["repeats"],
-            seconds=values["seconds"],
-        )
-        return Message({"prompt_seconds": prompts, "decode_seconds": decodes, "processor_share": share})
-
-    def memory(self, call: Message, emit: Emit) -> Message:
-        """Resident bytes at the highest, and before the model was loaded."""
-        return Message({"peak": memory()[1], "before": self._before})
-
 
 if __name__ == "__main__":
-    worker = Worker()
-    names = ("open", "tokenize", "detokenize", "logits", "embed", "generate", "time", "memory")
-    serve({name: getattr(worker, name) for name in names})
+    Worker().serve()

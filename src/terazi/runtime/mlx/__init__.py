@@ -13,7 +13,7 @@ from terazi.errors import MissingExtraError, NotFoundError, UsageError
 from terazi.runtime.child_engine import ChildLanguageModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
 
@@ -63,31 +63,11 @@ class Mlx(ChildLanguageModel):
         self.threads = 1
         self.context = context
         self._child = Child("terazi.runtime.mlx.worker", timeout=timeout)
-        try:
-            opened = self._child.call(
-                "open", path=str(path.resolve()), context=context, embedding=embedding
-            ).values
-        except BaseException:
-            self._child.close()
-            raise
+        opened = self._child.open(path=str(path.resolve()), context=context, embedding=embedding)
         self.load_time = float(opened["load_time"])
         self.vocabulary = int(opened["vocabulary"])
         self.trained_context = int(opened["trained_context"])
         self.begin_token: int | None = opened["begin_token"]
-
-    def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
-        """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
-        import numpy as np
-
-        return np.concatenate(list(self.stream_logits(np.asarray(tokens, np.int32)[None], first=first)))
-
-    def stream_logits(self, windows: np.ndarray, *, first: int = 0) -> Iterator[np.ndarray]:
-        """Yield the logits of int32[n, length] row after row, in pieces of up to 128 MB.
-
-        A piece never spans two rows. The child runs on meanwhile.
-        """
-        for message in self._child.stream("logits", windows, first=first):
-            yield from message.arrays
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return one unit vector per text, pooled as the directory says: float32[len(texts), dimensions]."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from terazi.errors import UsageError
+from terazi.runtime.engine import Timings
 from terazi.runtime.mlx.bert import Bert, mx, nn
 from terazi.runtime.mlx.errors import refusal
 from terazi.runtime.pooling import pool
@@ -60,10 +61,8 @@ class Encoder:
             pieces.append(pool(states, batch["attention_mask"], self._directory))
         return np.concatenate(pieces)
 
-    def time(
-        self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float
-    ) -> tuple[int, list[float], list[float], float]:
-        """Return the length of one sequence, seconds that it took each time, nothing, and processor share."""
+    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
+        """Time one sequence of random tokens."""
         if decode_tokens:
             raise UsageError("an embedding model writes nothing")
         tokens = np.random.default_rng(0).integers(0, self._words, (1, min(prompt_tokens, self._context)))
@@ -75,7 +74,13 @@ class Encoder:
 
         once()
         (found,), share = repeated((once,), repeats=repeats, seconds=seconds, threads=1)
-        return tokens.shape[1], found, [], share
+        return Timings(
+            prompt_tokens=tokens.shape[1],
+            prompt_seconds=tuple(found),
+            decode_tokens=0,
+            decode_seconds=(),
+            processor_share=share,
+        )
 
     def _run(self, *inputs: np.ndarray) -> np.ndarray:
         states = self._network(*(mx.array(values.astype(np.int32)) for values in inputs))

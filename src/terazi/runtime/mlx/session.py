@@ -15,7 +15,7 @@ from mlx_lm.sample_utils import make_sampler
 from mlx_lm.utils import load_model
 
 from terazi.errors import EngineError, UnsupportedError
-from terazi.runtime.engine import Generation
+from terazi.runtime.engine import Generation, Timings
 from terazi.runtime.mlx.errors import refusal
 from terazi.runtime.repeats import FEWEST, repeated
 from terazi.runtime.tokenizer import Tokenizer
@@ -145,12 +145,10 @@ class Session:
             ending=ending,
         )
 
-    def time(
-        self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float
-    ) -> tuple[int, list[float], list[float], float]:
-        """Return the length of the prompts, seconds per prompt and per run of steps, and processor share.
+    def time(self, *, prompt_tokens: int, decode_tokens: int, repeats: int, seconds: float) -> Timings:
+        """Time prompts of random tokens and runs of single steps.
 
-        Prompts of random tokens are shortened (to 32 tokens at least) when three would take longer than
+        Prompts are shortened (to 32 tokens at least) when three would take longer than
         ``seconds``: without a GPU, MLX reads them hardly faster than it writes.
         """
         tokens = np.random.default_rng(0).integers(0, self.vocabulary, max(prompt_tokens, decode_tokens))
@@ -166,7 +164,13 @@ class Session:
             seconds=seconds,
             threads=1,
         )
-        return prompt_tokens, prompts, decodes if decode_tokens else [], share
+        return Timings(
+            prompt_tokens=prompt_tokens,
+            prompt_seconds=tuple(prompts),
+            decode_tokens=decode_tokens,
+            decode_seconds=tuple(decodes) if decode_tokens else (),
+            processor_share=share,
+        )
 
     def _timed(self, tokens: np.ndarray, step: int) -> float:
         """Run one sequence ``step`` tokens at a time with the last one's logits; returns seconds."""

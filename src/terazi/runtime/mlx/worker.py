@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from terazi.errors import EngineError, UnsupportedError
-from terazi.runtime.child import Message, memory, serve
+from terazi.runtime.child import Message, memory
+from terazi.runtime.language_worker import LanguageWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,13 +24,11 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 
-class Worker:
+class Worker(LanguageWorker):
     """The operations of one engine; ``open`` comes first."""
 
+    operations = (*LanguageWorker.operations, "embed")
     model: Session | Encoder
-
-    def __init__(self) -> None:
-        self._before = 0
 
     @property
     def encoder(self) -> Encoder:
@@ -61,7 +60,7 @@ class Worker:
                 from terazi.runtime.mlx.session import Session as Model
         except ImportError as error:
             raise EngineError(f"MLX cannot start: {error}", hint="pip install 'terazi[mlx]'") from None
-        self._before = memory()[0]
+        self.before = memory()[0]
         self.model = model = Model(Path(values["path"]), context=values["context"])
         return Message(
             {
@@ -85,49 +84,10 @@ class Worker:
         """Token ids to text."""
         return Message({"text": self.model.tokenizer.decode(call.arrays[0].tolist())})
 
-    def logits(self, call: Message, emit: Emit) -> Message:
-        """One event per piece of logits, window by window."""
-        for window in call.arrays[0]:
-            for piece in self.session.stream(window, first=call.values["first"]):
-                emit(Message(arrays=[piece]))
-        return Message()
-
-    def generate(self, call: Message, emit: Emit) -> Message:
-        """One event per piece of text."""
-        values = call.values
-        generation = self.session.generate(
-            values["prompt"],
-            max_tokens=values["max_tokens"],
-            temperature=values["temperature"],
-            seed=values["seed"],
-            on_text=lambda text: emit(Message({"text": text})),
-        )
-        return Message(asdict(generation))
-
     def time(self, call: Message, emit: Emit) -> Message:
-        """Seconds per repeat."""
-        values = call.values
-        length, prompts, decodes, share = self.model.time(
-            prompt_tokens=values["prompt_tokens"],
-            decode_tokens=values["decode_tokens"],
-            repeats=values["repeats"],
-            seconds=values["seconds"],
-        )
-        return Message(
-            {
-                "prompt_tokens": length,
-                "prompt_seconds": prompts,
-                "decode_seconds": decodes,
-                "processor_share": share,
-            }
-        )
-
-    def memory(self, call: Message, emit: Emit) -> Message:
-        """Resident bytes at the highest, and before the model was loaded."""
-        return Message({"peak": memory()[1], "before": self._before})
+        """The fields of `Timings`, of either kind of model."""
+        return Message(asdict(self.model.time(**call.values)))
 
 
 if __name__ == "__main__":
-    worker = Worker()
-    names = ("open", "tokenize", "detokenize", "logits", "embed", "generate", "time", "memory")
-    serve({name: getattr(worker, name) for name in names})
+    Worker().serve()

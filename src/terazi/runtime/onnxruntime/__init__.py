@@ -78,14 +78,8 @@ class OnnxRuntime(ChildEngine):
         self.vocabulary = 0
         limits = {"OPENBLAS_NUM_THREADS": str(self.threads)}
         self._child = Child("terazi.runtime.onnxruntime.worker", timeout=timeout, environment=limits)
-        try:
-            given = [] if graph is None else [np.frombuffer(graph.SerializeToString(), np.uint8)]
-            opened = self._child.call(
-                "open", *given, path=str(path.resolve()), threads=self.threads, context=context
-            ).values
-        except BaseException:
-            self._child.close()
-            raise
+        given = [] if graph is None else [np.frombuffer(graph.SerializeToString(), np.uint8)]
+        opened = self._child.open(*given, path=str(path.resolve()), threads=self.threads, context=context)
         self.load_time = float(opened["load_time"])
         self.inputs = tuple(opened["inputs"])
         self.outputs = tuple(opened["outputs"])

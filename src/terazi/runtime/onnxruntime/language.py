@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terazi.errors import MissingExtraError
@@ -10,9 +9,7 @@ from terazi.runtime.child_engine import ChildLanguageModel
 from terazi.runtime.engine import default_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
+    from pathlib import Path
 
 __all__ = ["LanguageModel"]
 
@@ -31,20 +28,8 @@ class LanguageModel(ChildLanguageModel):
             raise MissingExtraError("running ONNX language models", "genai") from None
         self.threads = default_threads() if threads is None else threads
         self._child = Child("terazi.runtime.onnxruntime.language_worker", timeout=timeout)
-        try:
-            opened = self._child.call(
-                "open", path=str(path.resolve()), threads=self.threads, context=context
-            ).values
-        except BaseException:
-            self._child.close()
-            raise
+        opened = self._child.open(path=str(path.resolve()), threads=self.threads, context=context)
         self.load_time = float(opened["load_time"])
         self.vocabulary = int(opened["vocabulary"])
         self.context = int(opened["context"])
         self.begin_token: int | None = opened["begin_token"]
-
-    def logits(self, tokens: Sequence[int], *, first: int = 0) -> np.ndarray:
-        """Run one sequence from its start; float32[len(tokens) - first, vocabulary], from ``first`` on."""
-        import numpy as np
-
-        return self._child.call("logits", np.asarray(tokens, np.int32), first=first).arrays[0]

@@ -54,14 +54,15 @@ class Worker:
         return Message({"text": self.decoder.tokenizer.decode(call.arrays[0].tolist())})
 
     def logits(self, call: Message, emit: Emit) -> Message:
-        """Logits of every position from ``first`` on."""
-        tokens = call.arrays[0]
-        generator = self.decoder.generator(len(tokens) + 1)
-        generator.append_tokens(tokens)
-        found = np.asarray(generator.get_output("logits"), np.float32)
-        if found.shape[1] != len(tokens):
-            raise UnsupportedError("this export gives the logits of the last token only")
-        return Message(arrays=[found[0, call.values["first"] :]])
+        """One event per window with the logits of every position from ``first`` on."""
+        for tokens in call.arrays[0]:
+            generator = self.decoder.generator(len(tokens) + 1)
+            generator.append_tokens(tokens)
+            found = np.asarray(generator.get_output("logits"), np.float32)
+            if found.shape[1] != len(tokens):
+                raise UnsupportedError("this export gives the logits of the last token only")
+            emit(Message(arrays=[found[0, call.values["first"] :]]))
+        return Message()
 
     def generate(self, call: Message, emit: Emit) -> Message:
         """One event per piece of text."""
@@ -110,7 +111,8 @@ class Worker:
             seconds=values["seconds"],
             threads=self._threads,
         )
-        return Message({"prompt_seconds": prompts, "decode_seconds": decodes, "processor_share": share})
+        timings = {"prompt_tokens": len(prompt), "prompt_seconds": prompts, "decode_seconds": decodes}
+        return Message({**timings, "processor_share": share})
 
     def memory(self, call: Message, emit: Emit) -> Message:
         """Resident bytes at the highest and before the model was loaded; seconds of processor time."""
