@@ -34,6 +34,22 @@ class Terminal:
         os.write(self.master, text.encode())
 
 
+def test_ctrl_c_at_the_prompt_ends_the_chat_quietly(two_layers):
+    options = ["--context", "64", "--threads", "1"]
+    terminal = Terminal(sys.executable, "-m", "terazi", "run", str(two_layers), *options)
+    try:
+        prompt = terminal.until("\n> ")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.until(r"\n", prompt)
+        assert terminal.process.wait(20) == 130
+        assert "error" not in terminal.text
+        assert "again" not in terminal.text
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+        os.close(terminal.master)
+
+
 def test_an_interrupted_answer_ends_the_turn_and_not_the_chat(two_layers):
     options = ["--max-tokens", "400", "--context", "512", "--threads", "1", "--seed", "3"]
     terminal = Terminal(sys.executable, "-m", "terazi", "run", str(two_layers), *options)

@@ -29,6 +29,9 @@ Examples:
 """
 
 
+_INTERRUPTED = 130
+
+
 @click.command("run", short_help="Ask a model, or chat with it.", epilog=_EXAMPLES)
 @click.argument("model")
 @click.argument("prompt", required=False)
@@ -70,14 +73,18 @@ def command(model: str, prompt: str | None, make: bool, as_json: bool, **options
     if system := options.pop("system") or settings.get("system"):
         messages.insert(0, {"role": "system", "content": system})
     loading = {name: options.pop(name) for name in ("context", "threads", "gpu_layers")}
-    with open_writer(path, **loading) as engine:
-        if not _chats(path):
-            messages = None
-            click.echo(f"note: {model} has no chat template: it continues your text", err=True)
-        if prompt is None:
-            return _chat(engine, messages, options)
-        asked = prompt if messages is None else [*messages, {"role": "user", "content": prompt}]
-        answer = _answer(engine, asked, options, show=not as_json)
+    if not _chats(path):
+        messages = None
+        click.echo(f"note: {model} has no chat template: it continues your text", err=True)
+    try:
+        with open_writer(path, **loading) as engine:
+            if prompt is None:
+                return _chat(engine, messages, options)
+            asked = prompt if messages is None else [*messages, {"role": "user", "content": prompt}]
+            answer = _answer(engine, asked, options, show=not as_json)
+    except KeyboardInterrupt:  # the user knows; there is nothing to continue
+        click.echo(err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
     if as_json:
         return write_json({"model": model, **asdict(answer)})
     return None
