@@ -28,7 +28,9 @@ def _names(expression):
     return re.findall(r"terazi_\w+", expression)
 
 
-def test_the_cache_and_the_batch_while_a_model_writes(server):
+def test_the_cache_and_the_batch_while_a_model_writes(start):
+    """On a server of its own: gauges add up a model's engines, and others' tests load one for embeddings."""
+    server = start("--context", 512, "--parallel", 2)
     body = {
         "model": "smollm2:135m", "messages": [{"role": "user", "content": "Count."}], "max_tokens": 48,
         "stream": True, "ignore_eos": True,
