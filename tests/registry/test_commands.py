@@ -49,6 +49,19 @@ def test_the_life_of_a_model(terazi, make_gguf):
     assert terazi("remove", "--unfinished")[0] == 0
 
 
+def test_a_damaged_model_is_named_and_goes(terazi, make_gguf):
+    terazi("pull", make_gguf("a.gguf"), "--name", "a:1")
+    terazi("pull", make_gguf("b.gguf", seed=1), "--name", "b:1")
+    Store().blob(Store().entry("b:1").digest).unlink()
+    code, out, err = terazi("list", "--json")
+    assert (code, [entry["name"] for entry in json.loads(out)]) == (0, ["a:1"])
+    assert "note: b:1 is damaged" in err
+    assert terazi("catalog")[0] == 0
+    assert terazi("remove", "b:1", "a:2")[0] == 1
+    assert "removed b:1" in terazi("remove", "b:1")[1]
+    assert terazi("list")[2] == ""
+
+
 def test_verify_reports_damage(terazi, make_gguf):
     terazi("pull", make_gguf(), "--name", "tiny")
     assert terazi("verify", "--store")[0] == 0

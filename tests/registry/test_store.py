@@ -149,6 +149,38 @@ def test_hostile_manifests_are_refused(change):
         Manifest.from_bytes(change, "test")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [None, b"", b"{}", b'{"format": 5, "files": []}', b'{"format": "gguf", "files": [], "lineage": []}'],
+)
+def test_a_damaged_entry_hides_no_other(store, make_gguf, damage):
+    path = make_gguf()
+    store.add(path, "good:1")
+    bad = store.add(make_gguf("bad.gguf", seed=1), "bad:1")
+    (store.root / "refs" / ".DS_Store").write_bytes(b"x")
+    (store.root / "refs" / "stray").write_bytes(b"x")
+    blob = store.blob(bad.digest)
+    blob.unlink()
+    if damage is not None:
+        blob.write_bytes(damage)
+    assert [entry.name for entry in store.entries()] == ["good:1"]
+    assert store.damaged().keys() == {"bad:1"}
+    assert "bad:1" in store.verify()
+    assert store.collect(older_than=0) > 0  # what only the damaged manifest named
+    assert store.add(make_gguf("bad.gguf", seed=1), "bad:1").digest == bad.digest
+    assert store.damaged() == {}
+    blob.unlink()
+    store.remove("bad:1")
+    assert [entry.name for entry in store.entries()] == ["good:1"]
+    assert store.verify() == {}
+
+
+def test_a_manifest_without_weights_is_an_error(store):
+    store.commit("empty:1", Manifest(format="gguf", files=()))
+    with pytest.raises(FormatError, match="no weights"):
+        store.resolve("empty:1")
+
+
 def test_a_name_needs_its_contents(store):
     manifest = Manifest(format="gguf", files=(StoredFile("a.gguf", "0" * 64, 1),))
     with pytest.raises(TeraziError, match="missing"):

@@ -22,6 +22,8 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
 
     store = Store()
     known = store.entries()
+    for name, problem in store.damaged().items():
+        click.echo(f"note: {name} is damaged: {problem}; pull it again or `terazi remove {name}`", err=True)
     entries = [entry for entry in known if all(word.lower() in entry.name for word in words)]
     if as_json:
         return write_json([entry.to_dict() for entry in entries])

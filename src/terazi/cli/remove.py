@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from terazi.cli.output import json_option, size, write_json
+
+if TYPE_CHECKING:
+    from terazi.registry import Store
 
 __all__ = ["command"]
 
@@ -23,15 +28,15 @@ Examples:
 def command(names: tuple[str, ...], unfinished: bool, dry_run: bool, as_json: bool) -> None:
     """Remove each NAME from the store, with the contents that no other name uses."""
     from terazi.registry import Store
+    from terazi.registry.names import parse_name
 
     if not names and not unfinished:
         raise click.UsageError("give a NAME, or --unfinished")
     store = Store()
-    entries = [store.entry(name) for name in names]
-    if dry_run:
-        rows = [{"name": str(entry.name), "freed": entry.manifest.size} for entry in entries]
-    else:
-        rows = [{"name": str(entry.name), "freed": store.remove(entry.name)} for entry in entries]
+    sizes = {str(parse_name(name)): _size(store, name) for name in names}  # all are there, or none goes
+    rows = [
+        {"name": name, "freed": nbytes if dry_run else store.remove(name)} for name, nbytes in sizes.items()
+    ]
     cleared = store.collect(older_than=0) if unfinished and not dry_run else 0
     if as_json:
         return write_json({"removed": rows, "unfinished": cleared, "dry_run": dry_run})
@@ -44,3 +49,13 @@ def command(names: tuple[str, ...], unfinished: bool, dry_run: bool, as_json: bo
     if unfinished and not dry_run:
         click.echo(f"freed {size(cleared)} of unfinished downloads")
     return None
+
+
+def _size(store: Store, name: str) -> int:
+    """Bytes of a model, 0 of one whose manifest is damaged. Raises `NotFoundError`."""
+    from terazi.errors import FormatError
+
+    try:
+        return store.entry(name).manifest.size
+    except FormatError:
+        return 0

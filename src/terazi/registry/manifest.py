@@ -71,6 +71,7 @@ class Manifest:
             values = json.loads(data)
             files = tuple(StoredFile(**file) for file in values.pop("files"))
             manifest = Manifest(files=files, **values)
+            _check_types(manifest)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise FormatError(origin, f"not a manifest ({error})") from None
         for file in files:
@@ -100,6 +101,15 @@ class Entry:
             "added": self.added,
             **asdict(self.manifest),
         }
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise `TypeError` unless every field is of its own type."""
+    words = (manifest.source, manifest.license, manifest.notes)
+    texts = [manifest.format, *(word for word in words if word is not None)]
+    mappings = (manifest.lineage, manifest.settings)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(m, dict) for m in mappings):
+        raise TypeError("a field is of another type")
 
 
 def check_file_name(name: str, origin: Path | str) -> str:

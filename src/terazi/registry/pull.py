@@ -130,8 +130,9 @@ def _from_blob(known: CatalogEntry, name: str, store: Store) -> Entry | None:
     blob = store.blob(known.sha256 or "")
     if blob is None or not known.sha256 or not known.file:
         return None
-    if name in store and store.entry(name).manifest.files[0].digest == known.sha256:
-        return store.entry(name)
+    with suppress(NotFoundError, FormatError):
+        if (entry := store.entry(name)).manifest.files[0].digest == known.sha256:
+            return entry
     file = StoredFile(known.file, known.sha256, blob.stat().st_size)
     described = {"license": known.license, "notes": known.notes, "source": f"sha256:{known.sha256}"}
     return store.commit(name, Manifest(format=known.format, files=(file,), **described))

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,21 +51,30 @@ class Store:
     # Reading
 
     def entries(self) -> list[Entry]:
-        """Return every name, sorted."""
-        found = [
-            Name(model.name.replace("+", "/"), tag.name)
-            for model in self._listed("refs")
-            for tag in sorted(model.iterdir())
-            if not tag.name.startswith(".")
-        ]
-        return [self.entry(str(name)) for name in sorted(found)]
+        """Return every model that can be read, sorted by name."""
+        return self._read()[0]
+
+    def damaged(self) -> dict[str, str]:
+        """Return what is wrong by name, of models whose manifests cannot be read."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[list[Entry], dict[str, str]]:
+        entries, damaged = [], {}
+        for name in sorted(Name(ref.parent.name.replace("+", "/"), ref.name) for ref in self._refs()):
+            try:
+                entries.append(self.entry(str(name)))
+            except NotFoundError:  # removed by another process meanwhile
+                continue
+            except TeraziError as error:
+                damaged[str(name)] = error.message
+        return entries, damaged
 
     def entry(self, name: str) -> Entry:
         """Return what ``name`` points to. Raises `NotFoundError`."""
         parsed = parse_name(name)
         path = self._ref(parsed)
         try:
-            digest, added = path.read_text().strip(), path.stat().st_mtime
+            digest, added = _digest(path), path.stat().st_mtime
         except FileNotFoundError:
             raise NotFoundError(
                 f"{parsed} is not in the store", hint="see `terazi list` and `terazi catalog`"
@@ -91,7 +100,10 @@ class Store:
     def resolve(self, name: str) -> Path:
         """Return the model's path: its GGUF file (of a split one the first part), else its directory."""
         entry = self.entry(name)
-        directory, weights = self._view(entry), entry.manifest.weights
+        weights = entry.manifest.weights
+        if not weights:
+            raise FormatError(entry.name, "its manifest names no weights", hint=f"pull {entry.name} again")
+        directory = self._view(entry)
         single = len(weights) == 1 or entry.manifest.format == "gguf"
         return directory / weights[0].name if single else directory
 
@@ -168,7 +180,7 @@ class Store:
         """Store a small content and return its SHA-256."""
         digest = hashlib.sha256(data).hexdigest()
         target = self._made("blobs") / f"sha256-{digest}"
-        if target.exists():
+        if target.exists() and target.read_bytes() == data:
             target.touch()
         else:
             files.write_bytes(target, data, force=True)
@@ -295,7 +307,8 @@ class Store:
         return self.root / "refs" / name.model.replace("/", "+") / name.tag
 
     def _refs(self) -> list[Path]:
-        return [tag for model in self._listed("refs") for tag in model.iterdir() if tag.name[0] != "."]
+        folders = [folder for folder in self._listed("refs") if folder.is_dir()]
+        return [ref for folder in folders for ref in folder.iterdir() if ref.name[0] != "." and ref.is_file()]
 
     def _point(self, name: Name, digest: str) -> None:
         path = self._ref(name)
@@ -303,13 +316,14 @@ class Store:
         files.write_text(path, f"{digest}\n", force=True)
 
     def _mentioned(self, refs: Sequence[Path]) -> set[str]:
-        """Digests of the manifests and files that these refs need."""
+        """Digests of the manifests and files that these refs need; a damaged manifest names no files."""
         found: set[str] = set()
         for ref in refs:
-            digest = ref.read_text().strip()
+            digest = _digest(ref)
             found.add(digest)
             if blob := self.blob(digest):
-                found.update(file.digest for file in Manifest.from_bytes(blob.read_bytes(), blob).files)
+                with suppress(FormatError):
+                    found.update(file.digest for file in Manifest.from_bytes(blob.read_bytes(), blob).files)
         return found
 
     def _sweep(self, digests: set[str]) -> int:
@@ -345,6 +359,10 @@ class Store:
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return directory
+
+
+def _digest(ref: Path) -> str:
+    return ref.read_text(errors="replace").strip()
 
 
 def _opened(path: Path) -> tuple[Model, dict[str, Path]]:

@@ -92,7 +92,7 @@ def _details(store: Store, entry: Entry) -> dict[str, Any]:
     """What the header says, or only the format: one that cannot be read must not hide the others."""
     try:
         return _facts(str(store.resolve(entry.name)))["details"]
-    except TeraziError:
+    except (TeraziError, OSError):
         unknown = {"parent_model": "", "family": "unknown", "families": [], "parameter_size": ""}
         return unknown | {"format": entry.manifest.format, "quantization_level": "unknown"}
 

@@ -120,6 +120,7 @@ async def _models(gateway: Gateway) -> dict[str, Any]:
 
     served = {entry.name for entry in await gateway.entries()}
     entries = await asyncio.to_thread(gateway.store.entries)
+    damaged = await asyncio.to_thread(gateway.store.damaged)
     origins = {entry.name: _origin(entry, entries) for entry in entries}
     listed = [
         await asyncio.to_thread(_described, gateway.store, entry)
@@ -135,7 +136,13 @@ async def _models(gateway: Gateway) -> dict[str, Any]:
         for entry in catalog().values()
     ]
     budget = gateway.limits.memory
-    return {"models": listed, "catalog": known, "memory_budget": budget, "read_only": gateway.read_only}
+    return {
+        "models": listed,
+        "damaged": damaged,
+        "catalog": known,
+        "memory_budget": budget,
+        "read_only": gateway.read_only,
+    }
 
 
 def _described(store: Store, entry: Entry) -> dict[str, Any]:

@@ -58,6 +58,21 @@ def test_stored_models_show_what_they_are(models):
     assert browser.complaints == []
 
 
+def test_a_damaged_entry_does_not_hide_the_others(models, shop):
+    ref = shop.home / "refs" / "broken" / "v1"
+    ref.parent.mkdir()
+    ref.write_bytes(b"\xff\x00")
+    try:
+        browser = models()
+        assert browser.run(LISTED) == ["minilm:base", "tiny:base", "tiny:base-q2_k", "broken:v1"]
+        assert "Damaged" in browser.run("document.getElementById('stored-models').innerText")
+        assert len(json.loads(shop.get("/api/tags"))["models"]) == 2
+        assert browser.complaints == []
+    finally:
+        ref.unlink()
+        ref.parent.rmdir()
+
+
 def test_search_and_filters(models):
     browser = models()
 

@@ -4,7 +4,7 @@ import { open } from "./chat.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY = 3000;
-let known = { models: [], catalog: [] }, loaded = [], pulling = null, unwanted = "";
+let known = { models: [], damaged: {}, catalog: [] }, loaded = [], pulling = null, unwanted = "";
 
 const day = (seconds) => new Date(seconds * 1000).toLocaleDateString("en-CA");
 const big = (number) => (number >= 1e9 ? `${Number((number / 1e9).toPrecision(3))} B` : `${Number((number / 1e6).toPrecision(3))} M`);
@@ -64,6 +64,12 @@ function storedCard(model) {
       model.served ? null : element("span", { className: "hint", textContent: "not served in this format" })));
 }
 
+function damagedCard([name, problem]) {
+  return element("li", {},
+    element("h3", { textContent: name }),
+    element("p", { className: "failed notice", textContent: `Damaged: ${problem}. Pull it again.` }));
+}
+
 /** A link to another card; plain text when that model is not in the store. */
 function jump(name) {
   if (!known.models.some((model) => model.name === name)) return name;
@@ -97,7 +103,8 @@ function draw() {
   const shown = known.models.filter(matches);
   $("stored").textContent = shown.length === known.models.length ? `${shown.length}` : `${shown.length} of ${known.models.length}`;
   const nothing = known.models.length ? "No model matches." : "Nothing yet: pull smollm2:135m to begin.";
-  fill($("stored-models"), shown.length ? shown.map(storedCard) : [element("li", { className: "hint", textContent: nothing })]);
+  const cards = shown.length ? shown.map(storedCard) : [element("li", { className: "hint", textContent: nothing })];
+  fill($("stored-models"), [...cards, ...Object.entries(known.damaged).map(damagedCard)]);
 }
 
 function drawLoaded() {
