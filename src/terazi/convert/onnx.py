@@ -150,7 +150,7 @@ def export_module(
                 torch.onnx.export(
                     module.eval(),
                     tuple(inputs.values()),
-                    file,
+                    str(file),  # with a Path it puts no weights beside a graph of more than 2 GB
                     input_names=list(inputs),
                     output_names=list(outputs),
                     dynamic_axes={name: dict(axes) for name, axes in (dynamic or {}).items()},
