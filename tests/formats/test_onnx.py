@@ -1,13 +1,15 @@
 """Reading and writing ONNX: facts, weights that stay in files, files that must be refused, large models."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from terazi.errors import FormatError
+from terazi.errors import ExistsError, FormatError
 from terazi.formats import open_model
 from terazi.formats.onnx import Spool, array, load_graph, write_graph
 
@@ -146,6 +148,75 @@ def test_a_failure_leaves_no_file(tmp_path, large):
     with pytest.raises(FormatError, match="ends past"):
         write_graph(graph, tmp_path / "out" / "model.onnx", origin=source, largest=1)
     assert not list((tmp_path / "out").iterdir())
+
+
+CRASHES = """
+import os, sys
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from terazi.formats.onnx import array, load_graph, write_graph
+
+def graph(value, size=2048):
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [size]) for name in "xy")
+    weight = numpy_helper.from_array(np.full(size, value, np.float32), "w")
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    return helper.make_model(helper.make_graph(nodes, "g", [x], [y], [weight]))
+
+def before(number, action):
+    def counted(*arguments, **options):
+        steps.append(action)
+        if len(steps) > number:
+            os._exit(9)
+        return action(*arguments, **options)
+    return counted
+
+from pathlib import Path
+for first, second in ((1, 1), (1, 1 << 30), (1 << 30, 1)):
+    for number in range(100):
+        folder = Path(sys.argv[1]) / f"{first}-{second}-{number}"
+        folder.mkdir()
+        output = folder / "m.onnx"
+        write_graph(graph(1), output, largest=first)
+        child = os.fork()
+        if child == 0:
+            steps = []
+            for name in ("replace", "rename", "link", "unlink"):
+                setattr(os, name, before(number, getattr(os, name)))
+            write_graph(graph(2), output, largest=second, force=True)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found = load_graph(output)
+        values = array(output, found.graph.initializer[0])
+        assert values.min() == values.max() and len(values) == 2048, (first, second, number)
+        if code == 0:
+            assert values[0] == 2
+            break
+        assert code == 9
+    print(number, *sorted(file.name for file in folder.iterdir()))
+"""
+
+
+def test_a_crash_leaves_a_whole_pair(tmp_path):
+    """Killed before each rename, link or removal in turn, the graph has its own weights, old or new."""
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHES, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    both, to_one, to_two = [line.split() for line in done.stdout.splitlines()]
+    assert int(both[0]) >= 6
+    assert both[1:] == to_two[1:] == ["m.onnx", "m.onnx.data"]
+    assert "m.onnx" in to_one
+
+
+def test_other_files_are_kept(tmp_path, large):
+    """Weights would replace a file that belongs to no graph here."""
+    source, data = tmp_path / "m.onnx", tmp_path / "out.onnx.data"
+    onnx.save(build(large), source)
+    data.write_bytes(b"mine")
+    with pytest.raises(ExistsError):
+        write_graph(load_graph(source), tmp_path / "out.onnx", origin=source, largest=1)
+    assert data.read_bytes() == b"mine"
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_external_data_in_inner_graphs_is_refused(tmp_path, weight):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import IO, TYPE_CHECKING
 
-from terazi.files import atomic_write
+from terazi.errors import ExistsError
+from terazi.files import atomic_write, write_bytes
 from terazi.formats.onnx.weights import Place, place
 from terazi.formats.onnx.wire import INITIALIZER, LARGE, MODEL_GRAPH, RAW_DATA, header
 
@@ -36,7 +38,8 @@ def write_graph(
 
     Weights are in the model, in files beside ``origin`` that it names as external data, or where ``spooled``
     has their names. They are copied in pieces; from ``largest`` bytes (`LARGEST_FILE`) on they go to
-    ``<output>.data``. Raises `ExistsError` unless ``force``.
+    ``<output>.data``. At every moment ``output`` is the old graph or the new one, with its own weights.
+    Raises `ExistsError` unless ``force``.
     """
     tensors = list(model.graph.initializer)
     del model.graph.initializer[:]
@@ -47,14 +50,49 @@ def write_graph(
             _write_whole(model, found, file)
         return (output,)
     data = output.with_name(f"{output.name}.data")
+    if data.exists() and not force:
+        raise ExistsError(data)
+    if not (output.exists() and data.exists()):
+        _write_pair(model, found, output, data, force=force)
+        return output, data
+    # The old graph may need the old weights until it is replaced: the new ones get their name after that.
+    aside = output.with_name(f"{output.name}.{os.urandom(4).hex()}.data")
+    _write_pair(model, found, output, aside, force=force)
+    try:
+        data.unlink()
+        os.link(aside, data)
+    except OSError:  # a file system without links
+        return output, aside
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = data.name
+    write_bytes(output, model.SerializeToString(), force=True)
+    aside.unlink()
+    return output, data
+
+
+def _write_pair(
+    model: ModelProto,
+    found: list[tuple[TensorProto, Place | bytes]],
+    output: Path,
+    data: Path,
+    *,
+    force: bool,
+) -> None:
+    """Write a graph and its weights; these appear first, and go again when the graph does not follow."""
+    new, before = not data.exists(), _inode(output)
     try:
         with atomic_write(output, force=force) as file, atomic_write(data, force=force) as weights:
             _write_apart(model, found, file, weights, data.name)
     except BaseException:
-        if not output.exists():
+        if new and _inode(output) == before:
             data.unlink(missing_ok=True)
         raise
-    return output, data
+
+
+def _inode(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
 
 
 def _found(
