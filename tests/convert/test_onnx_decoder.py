@@ -8,7 +8,7 @@ import pytest
 
 from terazi import api
 from terazi.convert import onnx_decoder
-from terazi.convert.onnx import convert
+from terazi.convert.onnx import convert, export_module
 from terazi.errors import UnsupportedError
 from terazi.formats import open_model
 from terazi.runtime.onnxruntime import open_engine
@@ -175,3 +175,13 @@ def test_quantized_exports_run(recipe, save, tmp_path):
         assert small.generate(TEXT, max_tokens=4, temperature=0).tokens == 4
     assert np.abs(seen - expected).max() > 0
     assert np.corrcoef(seen.ravel(), expected.ravel())[0, 1] > {"w8": 0.999, "w4": 0.9}[recipe]
+
+
+@pytest.mark.slow
+def test_a_module_over_2_gb_keeps_its_weights_beside_the_graph(tmp_path):
+    module = torch.nn.Embedding(4_500_000, 120)
+    file = export_module(module, {"x": torch.tensor([0, 4_499_999])}, tmp_path / "module.onnx")
+    assert file.stat().st_size < 1 << 20
+    session = onnxruntime.InferenceSession(file)
+    seen = np.asarray(session.run(None, {"x": np.array([7, 4_000_000])})[0])
+    assert np.array_equal(seen, module.weight[[7, 4_000_000]].detach().numpy())
