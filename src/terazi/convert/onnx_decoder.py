@@ -56,8 +56,8 @@ def export_decoder(model: Model, architecture: str, directory: Path, type: str, 
         raise MissingExtraError("exporting language models to ONNX", "genai")
     if type not in _PRECISIONS:
         raise UnsupportedError(f"no decoder export in {type}", hint=f"choose {', '.join(_PRECISIONS)}")
-    builder = Path(next(iter(package.submodule_search_locations or ()))) / "models" / "builder.py"
-    if f'"{architecture}"' in builder.read_text("utf-8"):
+    builder = [Path(place) / "models" / "builder.py" for place in package.submodule_search_locations or ()]
+    if any(f'"{architecture}"' in file.read_text("utf-8") for file in builder if file.is_file()):
         _build(model, directory, type)
     elif type == "F32":
         _trace(model, architecture, directory, opset)
