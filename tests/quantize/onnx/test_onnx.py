@@ -114,7 +114,7 @@ def test_gemm_with_bias_from_any_module(tmp_path):
     path = export_module(module, {"x": inputs}, tmp_path / "m.onnx", dynamic={"x": {0: "batch"}})
     assert "Gemm" in open_model(path).metadata["operators"]
     expected = module(inputs).detach().numpy()
-    for recipe, tolerance in (("int8-dynamic", 0.02), ("w8", 0.005), ("w4", 0.1)):
+    for recipe, tolerance in (("int8-dynamic", 0.02), ("w8", 0.02), ("w4", 0.1)):
         quantize_onnx(open_model(path), recipe, tmp_path / recipe)
         with open_engine(tmp_path / recipe, threads=1) as engine:
             (seen,) = engine.run({"x": inputs.numpy()})

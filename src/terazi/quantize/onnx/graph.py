@@ -112,6 +112,7 @@ class Rewrite:
         self._replaced: dict[str, list[NodeProto]] = {}
         self._added: dict[str, TensorProto] = {}
         self._widened: list[NodeProto] = []
+        self._writes = any(value.name.startswith("past") for value in model.graph.input)
 
     def weight(self, matrix: Matrix) -> np.ndarray:
         """Return float32[outputs, inputs] of a matrix, or float32[rows, width] of a table."""
@@ -119,7 +120,11 @@ class Rewrite:
         return np.array(values.T if matrix.transposed else values, np.float32, order="C")
 
     def to_blocks(self, matrix: Matrix, blocks: Blocks) -> None:
-        """Multiply by weights in groups: MatMulNBits."""
+        """Multiply by weights in groups: MatMulNBits.
+
+        ``accuracy_level`` 4 lets onnxruntime round activations to int8: up to 60 times faster at 8 and 2 bits
+        (else it widens all weights at each call), and 3 times at 4 bits with one token at a time.
+        """
         node, name = self._nodes[matrix.node], matrix.initializer
         rows, groups, group_size = blocks.codes.shape
         inputs = [node.input[0], self._add(f"{name}_codes", pack(blocks.codes, blocks.bits))]
@@ -138,6 +143,7 @@ class Rewrite:
             N=rows,
             bits=blocks.bits,
             block_size=group_size,
+            accuracy_level=0 if blocks.bits == 4 and not self._writes else 4,
         )
 
     def to_dynamic(self, matrix: Matrix) -> None:
