@@ -361,3 +361,11 @@ class TestCommand:
         assert running.returncode == 130
         assert "run the same command again" in message
         assert list(cache.iterdir()) == []
+
+
+def test_windows_are_no_longer_than_the_training(smollm2, tmp_path):
+    model = open_model(smollm2)
+    facts = dict(model.metadata) | {"llama.context_length": np.uint32(64)}
+    short = gguf.write(tmp_path / "short.gguf", facts, list(model.tensors.values()))
+    measured = evaluate(short, tokens=128, threads=1, metrics=["perplexity"], cache=tmp_path / "cache")
+    assert measured[0].conditions["context"] == 64

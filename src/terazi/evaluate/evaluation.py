@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from terazi.errors import UsageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 _QUALITY = {"perplexity", "kl_divergence", "agreement", "cosine", "rank_correlation"}
+_SHORTEST = 16  # tokens of a window
 _SPEED = {"prefill_speed", "decode_speed", "latency", "load_time", "peak_memory"}
 
 
@@ -42,10 +44,11 @@ def evaluate(  # noqa: PLR0913
     Size and bits per weight; for language models perplexity and, against a ``reference`` model of the same
     tokenizer, KL divergence and agreement; for embedding models with a reference cosine and rank correlation;
     speed, load time and peak memory in a process of their own. ``text`` is a UTF-8 file (default: half of
-    Python's documentation), ``tokens`` of it are used in windows of ``context``. ``threads`` defaults to the
-    processors this process may use; ``device`` names the machine in the results. ``metrics`` limits what is
-    measured. Finished measurements are kept in ``cache`` (a folder; default ``$TERAZI_HOME/cache``) and
-    reused for files of the same digest and the same settings.
+    Python's documentation), ``tokens`` of it are used in windows of ``context``, or of what the model was
+    trained for where that is less. ``threads`` defaults to the processors this process may use; ``device``
+    names the machine in the results. ``metrics`` limits what is measured. Finished measurements are kept in
+    ``cache`` (a folder; default ``$TERAZI_HOME/cache``) and reused for files of the same digest and the same
+    settings.
 
     Raises `EngineError` when the engine cannot run the model, `UsageError` when text or reference do not fit,
     `MissingExtraError` when the engine is not installed, `FormatError`, `NotFoundError` or `UnsupportedError`
@@ -60,7 +63,7 @@ def evaluate(  # noqa: PLR0913
     wanted = set(METRICS if metrics is None else metrics)
     if unknown := wanted - set(METRICS):
         raise UsageError(f"unknown metric {sorted(unknown)[0]!r}", hint=f"choose from {', '.join(METRICS)}")
-    if context < 16 or tokens < 1:
+    if context < _SHORTEST or tokens < 1:
         raise UsageError(f"{tokens} tokens in windows of {context} cannot be measured")
     subject = open_subject(path)
     store = Cache(cache)
@@ -74,7 +77,9 @@ def evaluate(  # noqa: PLR0913
     found = _of_file(subject, device)
     if wanted & _QUALITY:
         against = open_subject(reference) if reference is not None else None
-        found += _quality(subject, against, setting, store, progress)
+        trained = [each.context for each in (subject, against) if each and each.context >= _SHORTEST]
+        windows = replace(setting, context=min([context, *trained]))
+        found += _quality(subject, against, windows, store, progress)
     if wanted & _SPEED:
         found += _speed(subject, setting, store, progress)
     return [measurement for measurement in found if measurement.metric in wanted]

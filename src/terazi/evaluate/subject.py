@@ -24,8 +24,9 @@ __all__ = ["Subject", "makes_embeddings", "open_subject"]
 class Subject:
     """A model: ``types`` are its weight types, most used first, ``weights`` how many have each.
 
-    ``format`` decides which engine opens ``path``. ``quantized`` says whether the bulk of the weights is
-    stored in a lossy type; ``embeds`` marks embedding models.
+    ``format`` decides which engine opens ``path``. ``context`` is the length in tokens that the model was
+    trained for, 0 where unknown. ``quantized`` says whether the bulk of the weights is stored in a lossy
+    type; ``embeds`` marks embedding models.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Subject:
     size: int
     bits_per_weight: float
     parameters: int
+    context: int
     types: tuple[str, ...]
     weights: dict[str, int]
     quantized: bool
@@ -88,6 +90,7 @@ def open_subject(path: Path | str) -> Subject:
         size=sum(file.stat().st_size for file in model.files),
         bits_per_weight=model.bits_per_weight,
         parameters=model.parameters,
+        context=model.config.context_length,
         types=tuple(sorted(weights, key=lambda name: (-weights[name], name))),
         weights=weights,
         quantized=2 * lossy > model.parameters,

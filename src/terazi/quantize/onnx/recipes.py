@@ -27,10 +27,9 @@ class OnnxRecipe:
     """How the matrices of a graph are stored.
 
     ``kind``: ``dynamic`` multiplies in int8 with activations quantized on the fly, ``weights`` stores weights
-    in groups, by ``method``, and multiplies in float (MatMulNBits), ``static`` writes QDQ pairs from
-    calibration, ``float16`` halves every float, ``bfloat16`` halves stored weights and computes in float32.
-    ``spared`` is the share of matrix weights, the worst by
-    measurement, that get 8-bit groups and float activations instead. Embedding tables take
+    in groups, by ``method``, for MatMulNBits, ``static`` writes QDQ pairs from calibration, ``float16``
+    halves every float, ``bfloat16`` halves stored weights and computes in float32. ``spared`` is the share of
+    matrix weights, the worst by measurement, that get 8-bit groups instead. Embedding tables take
     ``embedding_bits``; ``activation_bits`` and ``ranges`` (how the range of an activation is found) are for
     ``static``.
     """
