@@ -32,7 +32,7 @@ class Terminal:
         return start + found.end()
 
     def interrupt(self):
-        """Press Ctrl-C until it ends: between writing a prompt and reading the line, Python does not hear it."""
+        """Press Ctrl-C until it ends: between writing a prompt and reading the line, Python is deaf."""
         for _ in range(10):
             self.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
