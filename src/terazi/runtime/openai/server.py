@@ -61,14 +61,6 @@ class Server:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
 
-def _listed(row: np.ndarray) -> list[float]:
-    return row.tolist()
-
-
-def _packed(row: np.ndarray) -> str:
-    return base64.b64encode(row.tobytes()).decode()
-
-
 class _GoneError(Exception):
     """The client has left."""
 
